@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+// All segments and what is free in them. Owned and called by the daemon's event loop, but for Prefault.
+//
+//   STOKER_ASSIGN_OR_RETURN(Arena arena, Arena::Create(options));
+//   if (std::optional<Extent> extent = arena.Allocate(layout.extent_bytes())) { ... arena.Free(*extent); }
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "server/arena/extent_allocator.h"
+#include "shared/segment/segment.h"
+#include "stoker/v1/batch.pb.h"
+
+namespace stoker::arena {
+
+// The contiguous bytes of one batch.
+struct Extent {
+  uint32_t segment = 0;  // index, for good: a replaced segment has another
+  uint64_t offset = 0;   // in the segment
+  uint64_t size = 0;     // a multiple of 4096
+};
+
+struct ArenaOptions {
+  std::string directory = segment::kDefaultDirectory;  // empty: memory that only workers map, for inline transport
+  std::string instance_id;
+  uint64_t capacity_bytes = 0;
+  uint64_t segment_bytes = 0;
+};
+
+class Arena {
+ public:
+  // Reserves all memory. ResourceExhausted or PermissionDenied as Segment::Create has them; then nothing is left
+  // behind.
+  static absl::StatusOr<std::unique_ptr<Arena>> Create(const ArenaOptions& options);
+
+  // Room for `size` bytes (a multiple of 4096), or nothing when there is none now.
+  std::optional<Extent> Allocate(uint64_t size);
+  void Free(const Extent& extent);
+  // Whether an empty arena could hold `size` bytes.
+  bool CanHold(uint64_t size) const { return size <= largest_extent_; }
+  uint64_t largest_extent() const { return largest_extent_; }
+
+  uint8_t* data(const Extent& extent) const;
+  void Describe(const Extent& extent, v1::BatchDescriptor* batch) const;
+
+  // Segments whose name somebody removed take no new extents, are unmapped when their last one is freed, and are
+  // replaced at once, memory allowing. Returns the indices of segments that are new.
+  absl::StatusOr<std::vector<uint32_t>> ReplaceUnlinked();
+  // Indices of segments that went since the last call: workers may unmap them.
+  std::vector<uint32_t> TakeRetired();
+
+  // Touches the pages of all segments that were there at Create. Blocks for about a second a GiB; call it on a thread
+  // of its own, before or while the loop allocates. Stops early once `stop` is set.
+  absl::Status Prefault(const std::atomic<bool>& stop);
+
+  struct SegmentInfo {
+    uint32_t index;
+    const segment::Segment* segment;  // valid until the next call of Free or ReplaceUnlinked
+    uint64_t used_bytes;
+    uint64_t prefaulted_bytes;
+  };
+  std::vector<SegmentInfo> segments() const;
+  uint64_t capacity_bytes() const;  // what extents can take, headers apart
+  uint64_t used_bytes() const;
+  bool mappable() const { return !options_.directory.empty(); }
+
+ private:
+  struct Slot {
+    segment::Segment segment;
+    ExtentAllocator allocator;
+    std::atomic<uint64_t> prefaulted{0};
+    bool retired = false;
+  };
+
+  explicit Arena(const ArenaOptions& options) : options_(options) {}
+  absl::Status AddSegment(uint64_t size_bytes);
+
+  const ArenaOptions options_;
+  uint64_t next_generation_ = 1;
+  uint64_t largest_extent_ = 0;
+  std::vector<std::unique_ptr<Slot>> slots_;  // by index; null once retired and empty
+  std::vector<uint32_t> gone_;
+};
+
+}  // namespace stoker::arena
