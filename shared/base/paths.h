@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where daemon and clients meet when nobody says otherwise. One rule for both sides.
+#pragma once
+
+#include <string>
+
+namespace stoker {
+
+// The daemon of the system unit listens here.
+inline constexpr char kSystemSocketPath[] = "/run/stoker/stoker.sock";
+
+// The socket of a daemon that a user starts for himself: $XDG_RUNTIME_DIR/stoker/stoker.sock, without that variable
+// /tmp/stoker-<uid>/stoker.sock.
+std::string DefaultSocketPath();
+
+// Stores and data-set records of such a daemon: $XDG_CACHE_HOME/stoker, else ~/.cache/stoker, and for a user without a
+// home /tmp/stoker-<uid>/cache.
+std::string DefaultCacheDir();
+
+// The caller's home directory: $HOME, else what the user database says; empty when there is none.
+std::string HomeDirectory();
+
+}  // namespace stoker
