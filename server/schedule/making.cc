@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+// How batches find room, get made, and go.
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/schedule/scheduler.h"
+
+namespace stoker::schedule {
+namespace {
+
+constexpr uint64_t kNever = std::numeric_limits<uint64_t>::max();
+
+// Batches from `from` to `to`, or kNever if `to` lies behind.
+uint64_t StepsBetween(const Stream& stream, const Position& from, const Position& to) {
+  if (to < from) return kNever;
+  return (to.epoch - from.epoch) * stream.steps + to.step - from.step;
+}
+
+// How soon a session that does not want the batch yet will come to it; kNever if none will.
+uint64_t StepsUntilWanted(const Batch& batch) {
+  uint64_t least = kNever;
+  for (const Session* session : batch.stream->sessions) {
+    least = std::min(least, StepsBetween(*batch.stream, session->next, batch.at));
+  }
+  return least;
+}
+
+}  // namespace
+
+uint64_t Scheduler::Urgency(const Batch& batch) const {
+  uint64_t least = kNever;
+  for (const Session* session : batch.wanters) {
+    least = std::min(least, StepsBetween(*batch.stream, session->next, batch.at) + session->leases.size());
+  }
+  return least;
+}
+
+// Gives room to all planned batches that can have it, the most urgent first.
+void Scheduler::Place() {
+  if (planned_.empty()) return;
+  std::vector<std::pair<uint64_t, Batch*>> waiting;
+  for (Batch* batch : planned_) waiting.emplace_back(Urgency(*batch), batch);
+  planned_.clear();
+  std::sort(waiting.begin(), waiting.end(), [](const auto& a, const auto& b) {
+    return std::pair(a.first, a.second->order) < std::pair(b.first, b.second->order);
+  });
+  uint64_t too_large = kNever;  // what was refused: no use in trying as much for a less urgent one
+  std::vector<Batch*> left;
+  for (const auto& [urgency, batch] : waiting) {
+    const uint64_t bytes = batch->layout.extent_bytes();
+    if (bytes >= too_large || !PlaceOne(batch)) {
+      too_large = std::min(too_large, bytes);
+      left.push_back(batch);
+    }
+  }
+  planned_.insert(planned_.end(), left.begin(), left.end());  // beside those that were evicted to be planned anew
+}
+
+bool Scheduler::PlaceOne(Batch* batch) {
+  std::optional<ExtentRef> extent = pool_->Allocate(batch->layout.extent_bytes());
+  while (!extent) {
+    if (!EvictFor(*batch)) return false;
+    extent = pool_->Allocate(batch->layout.extent_bytes());
+  }
+  batch->extent = *extent;
+  batch->state = Batch::State::kMaking;
+  actions_->BeginFilling(batch->extent, batch->at);
+  CutIntoParts(batch);
+  return true;
+}
+
+// Frees one sealed batch that matters less than `needy`. A batch that no session comes to any more is taken at once;
+// else the choice is among the least recently used, so that the cost stays bounded.
+bool Scheduler::EvictFor(const Batch& needy) {
+  constexpr int kLookedAt = 32;
+  Batch* victim = nullptr;
+  uint64_t victim_distance = 0;
+  int looked_at = 0;
+  for (Batch* batch : unleased_) {
+    if (!batch->wanters.empty()) continue;
+    const uint64_t distance = StepsUntilWanted(*batch);
+    if (victim == nullptr || distance > victim_distance) {
+      victim = batch;
+      victim_distance = distance;
+    }
+    if (distance == kNever || ++looked_at == kLookedAt) break;
+  }
+  if (victim == nullptr) {
+    uint64_t least_urgent = Urgency(needy);
+    for (Batch* batch : unleased_) {
+      const uint64_t urgency = Urgency(*batch);
+      if (urgency > least_urgent) {
+        victim = batch;
+        least_urgent = urgency;
+      }
+    }
+  }
+  if (victim == nullptr) return false;
+  ++evictions_;
+  FreeExtent(victim);
+  return true;
+}
+
+void Scheduler::CutIntoParts(Batch* batch) {
+  const auto samples = static_cast<uint32_t>(batch->stream->spec.source->SamplesAt(batch->at));
+  const uint64_t by_bytes = batch->layout.extent_bytes() / options_.least_part_bytes;
+  const uint64_t most = std::min<uint64_t>(options_.parallel_parts, by_bytes);
+  const auto parts = static_cast<uint32_t>(std::clamp<uint64_t>(most, 1, std::max(samples, 1u)));
+  for (uint32_t i = 0; i < parts; ++i) {
+    const auto begin = static_cast<uint32_t>(uint64_t{samples} * i / parts);
+    const auto end = static_cast<uint32_t>(uint64_t{samples} * (i + 1) / parts);
+    AddPart(batch, begin, end - begin, 0);
+  }
+  actions_->PartsReady();
+}
+
+void Scheduler::AddPart(Batch* batch, uint32_t first, uint32_t count, int losses) {
+  const PartId id = next_id_++;
+  parts_[id] = PartState{{id, batch->stream->id, batch->at, first, count, batch->extent}, batch, losses};
+  ++batch->parts_left;
+  if (losses > 0) {
+    ready_parts_.push_front(id);
+  } else {
+    ready_parts_.push_back(id);
+  }
+}
+
+std::optional<Part> Scheduler::NextPart() {
+  if (ready_parts_.empty()) return std::nullopt;
+  const PartId id = ready_parts_.front();
+  ready_parts_.pop_front();
+  return parts_.at(id).part;
+}
+
+void Scheduler::PartDone(PartId id, const absl::Status& status, absl::Time now) {
+  const auto it = parts_.find(id);
+  if (it == parts_.end()) return;
+  Batch* const batch = it->second.batch;
+  parts_.erase(it);
+  --batch->parts_left;
+  batch->failure.Update(status);
+  if (batch->parts_left == 0) FinishMaking(batch, now);
+}
+
+void Scheduler::PartLost(PartId id, absl::string_view how, absl::Time now) {
+  const auto it = parts_.find(id);
+  if (it == parts_.end()) return;
+  const PartState lost = it->second;
+  parts_.erase(it);
+  Batch* const batch = lost.batch;
+  --batch->parts_left;
+  if (lost.part.count <= 1 && lost.losses > 0) {
+    batch->failure.Update(absl::InternalError(
+        absl::StrCat("making ", batch->stream->spec.source->DescribeSample(batch->at, lost.part.first), " of data set ",
+                     batch->stream->spec.dataset, ": two workers died of it (", how, ")")));
+  } else if (batch->failure.ok()) {
+    // By halves would need fewer parts, but the sample that kills is found at once this way, and it is rare.
+    for (uint32_t i = std::max(lost.part.count, 1u); i > 0; --i) {
+      AddPart(batch, lost.part.first + i - 1, std::min(lost.part.count, 1u), lost.losses + 1);
+    }
+    actions_->PartsReady();
+  }
+  if (batch->parts_left == 0) FinishMaking(batch, now);
+}
+
+void Scheduler::FinishMaking(Batch* batch, absl::Time now) {
+  if (batch->failure.ok()) {
+    batch->state = Batch::State::kSealed;
+    batch->sequence = next_id_++;
+    ++batch->stream->made;
+    actions_->Seal(batch->extent, batch->sequence);
+    UpdateUnleased(batch);
+  } else {
+    pool_->Free(batch->extent);
+    batch->state = Batch::State::kFailed;
+  }
+  NotifyWanters(batch, now);
+  Place();
+}
+
+void Scheduler::NotifyWanters(Batch* batch, absl::Time now) {
+  // By id: delivering may end a session, and the last one that goes takes the batch with it.
+  std::vector<SessionId> ids;
+  for (const Session* session : batch->wanters) ids.push_back(session->id);
+  Stream* const stream = batch->stream;
+  if (ids.empty()) RemoveIfUseless(batch);
+  for (const SessionId id : ids) {
+    const auto it = sessions_.find(id);
+    if (it != sessions_.end()) Deliver(it->second.get(), now);
+  }
+  if (ids.empty()) CloseStreamIfUnused(stream);
+}
+
+// Keeps unleased_ what its name says; the batch was used just now.
+void Scheduler::UpdateUnleased(Batch* batch) {
+  if (batch->in_unleased) unleased_.erase(batch->unleased);
+  batch->in_unleased = batch->state == Batch::State::kSealed && batch->leases == 0;
+  if (batch->in_unleased) batch->unleased = unleased_.insert(unleased_.end(), batch);
+}
+
+// Takes the extent of a sealed batch without leases. Wanted, the batch is planned anew; else it is gone.
+void Scheduler::FreeExtent(Batch* batch) {
+  pool_->Free(batch->extent);
+  batch->state = Batch::State::kPlanned;
+  UpdateUnleased(batch);
+  planned_.push_back(batch);
+  Stream* const stream = batch->stream;
+  RemoveIfUseless(batch);
+  CloseStreamIfUnused(stream);
+}
+
+// A batch that nobody wants and that holds no bytes is forgotten.
+void Scheduler::RemoveIfUseless(Batch* batch) {
+  if (!batch->wanters.empty()) return;
+  if (batch->state == Batch::State::kPlanned) {
+    const auto it = std::find(planned_.begin(), planned_.end(), batch);
+    if (it == planned_.end()) return;  // Place is looking at it
+    planned_.erase(it);
+  } else if (batch->state != Batch::State::kFailed) {
+    return;
+  }
+  batch->stream->batches.erase(batch->at);
+}
+
+}  // namespace stoker::schedule

@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: Apache-2.0
+// Streams, sessions, wants and leases. How batches get made and evicted is in making.cc.
+#include "server/schedule/scheduler.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "shared/base/size.h"
+#include "shared/base/status_macros.h"
+
+namespace stoker::schedule {
+namespace {
+
+Position After(const Stream& stream, Position position, uint64_t count) {
+  const uint64_t step = position.step + count;
+  return {position.epoch + step / stream.steps, step % stream.steps};
+}
+
+// A position is normal when its step is a step; at the end of an epoch an EndOfEpoch is due first.
+bool AtEndOfEpoch(const Stream& stream, const Position& position) { return position.step == stream.steps; }
+
+bool PastEnd(const Session& session, const Position& position) {
+  return session.spec.end_epoch != 0 && position.epoch >= session.spec.end_epoch;
+}
+
+template <typename T>
+void EraseOne(std::vector<T*>* list, T* item) {
+  const auto it = std::find(list->begin(), list->end(), item);
+  if (it == list->end()) return;
+  *it = list->back();
+  list->pop_back();
+}
+
+}  // namespace
+
+Scheduler::Scheduler(const SchedulerOptions& options, ExtentPool* pool, Actions* actions)
+    : options_(options), pool_(pool), actions_(actions) {}
+Scheduler::~Scheduler() = default;
+
+// ---- sessions ----
+
+absl::StatusOr<SessionId> Scheduler::OpenSession(const StreamSpec& stream_spec, const SessionSpec& spec,
+                                                 absl::Time now) {
+  if (!draining_.ok()) return draining_;
+  if (sessions_.size() >= options_.session_limit) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("open: ", sessions_.size(), " sessions are open, the limit; raise session_limit or close some"));
+  }
+  const uint64_t bytes = stream_spec.source->full_batch_bytes();
+  if (bytes > pool_->largest_extent() || 2 * bytes > pool_->capacity_bytes()) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "open: a batch takes ", FormatSize(bytes), ", and two must fit: the arena holds ",
+        FormatSize(pool_->capacity_bytes()), ", in one piece at most ", FormatSize(pool_->largest_extent()),
+        "; use smaller batches, or a larger arena (--arena-bytes, segment_bytes)"));
+  }
+  const uint64_t steps = stream_spec.source->steps_per_epoch();
+  if (spec.position.step > steps) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("position.step: ", spec.position.step, " is past the ", steps, " steps of an epoch"));
+  }
+  Stream* stream = FindOrCreateStream(stream_spec);
+  auto session = std::make_unique<Session>();
+  session->id = next_id_++;
+  session->stream = stream;
+  session->spec = spec;
+  session->next = spec.position;
+  session->opened = now;
+  stream->sessions.push_back(session.get());
+  const SessionId id = session->id;
+  sessions_[id] = std::move(session);
+  return id;
+}
+
+Stream* Scheduler::FindOrCreateStream(const StreamSpec& spec) {
+  if (const auto it = streams_by_key_.find(spec.key); it != streams_by_key_.end()) return it->second;
+  auto stream = std::make_unique<Stream>();
+  stream->id = next_id_++;
+  stream->spec = spec;
+  stream->steps = spec.source->steps_per_epoch();
+  Stream* const result = stream.get();
+  streams_by_key_[spec.key] = result;
+  streams_[result->id] = std::move(stream);
+  return result;
+}
+
+void Scheduler::CloseStreamIfUnused(Stream* stream) {
+  if (!stream->sessions.empty() || !stream->batches.empty()) return;
+  const StreamId id = stream->id;
+  streams_by_key_.erase(stream->spec.key);
+  streams_.erase(id);
+  actions_->StreamClosed(id);
+}
+
+StreamId Scheduler::StreamOf(SessionId session) const {
+  const auto it = sessions_.find(session);
+  return it == sessions_.end() ? 0 : it->second->stream->id;
+}
+
+absl::Status Scheduler::Advance(SessionId id, absl::Span<const LeaseId> release, uint32_t credits, absl::Time now) {
+  const auto it = sessions_.find(id);
+  if (it == sessions_.end()) return absl::OkStatus();  // it ended while this was on its way
+  Session* const session = it->second.get();
+  for (const LeaseId lease : release) {
+    if (!session->leases.contains(lease)) {
+      return absl::InvalidArgumentError(absl::StrCat("release: lease ", lease, " is not held"));
+    }
+    ReturnLease(lease);
+  }
+  constexpr uint32_t kMostCredits = 1 << 16;
+  session->credits = std::min<uint64_t>(uint64_t{session->credits} + credits, kMostCredits);
+  UpdateWants(session);
+  Deliver(session, now);
+  Place();
+  return absl::OkStatus();
+}
+
+void Scheduler::CloseSession(SessionId id) {
+  const auto it = sessions_.find(id);
+  if (it == sessions_.end()) return;
+  const std::unique_ptr<Session> session = std::move(it->second);
+  sessions_.erase(it);
+  Stream* const stream = session->stream;
+  for (; session->wanted > 0; --session->wanted) {
+    Unwant(session.get(), stream->batches.at(After(*stream, session->next, session->wanted - 1)).get());
+  }
+  while (!session->leases.empty()) ReturnLease(*session->leases.begin());
+  EraseOne(&stream->sessions, session.get());
+  CloseStreamIfUnused(stream);
+  Place();
+}
+
+void Scheduler::EndSession(Session* session, const absl::Status& reason) {
+  const SessionId id = session->id;
+  CloseSession(id);
+  actions_->End(id, reason);
+}
+
+void Scheduler::Drain(const absl::Status& reason) {
+  draining_ = reason;
+  while (!sessions_.empty()) EndSession(sessions_.begin()->second.get(), reason);
+}
+
+// Grows what the session wants to what its credits and its lease limit allow.
+void Scheduler::UpdateWants(Session* session) {
+  if (AtEndOfEpoch(*session->stream, session->next)) return;  // Deliver moves on first
+  const auto held = static_cast<uint32_t>(session->leases.size());
+  const uint32_t may_hold = options_.lease_limit > held ? options_.lease_limit - held : 0;
+  const uint32_t target = std::min(session->credits, may_hold);
+  while (session->wanted < target) {
+    const Position at = After(*session->stream, session->next, session->wanted);
+    if (PastEnd(*session, at)) return;
+    ++session->wanted;
+    Want(session, at);
+  }
+}
+
+void Scheduler::Want(Session* session, const Position& at) {
+  Stream* const stream = session->stream;
+  std::unique_ptr<Batch>& batch = stream->batches[at];
+  if (batch == nullptr) {
+    batch = std::make_unique<Batch>();
+    batch->stream = stream;
+    batch->at = at;
+    batch->order = next_id_++;
+    absl::StatusOr<tensor::Layout> layout = stream->spec.source->LayoutAt(at);
+    if (layout.ok()) {
+      batch->layout = *std::move(layout);
+      planned_.push_back(batch.get());
+    } else {
+      batch->state = Batch::State::kFailed;
+      batch->failure = layout.status();
+    }
+  }
+  batch->wanters.push_back(session);
+}
+
+void Scheduler::Unwant(Session* session, Batch* batch) {
+  EraseOne(&batch->wanters, session);
+  RemoveIfUseless(batch);
+}
+
+// Sends what is ready, in order, as far as credits go.
+void Scheduler::Deliver(Session* session, absl::Time now) {
+  Stream* const stream = session->stream;
+  while (true) {
+    if (AtEndOfEpoch(*stream, session->next)) {
+      v1::SessionReply reply;
+      reply.mutable_end_of_epoch()->set_epoch(session->next.epoch);
+      actions_->Send(session->id, std::move(reply));
+      session->next = {session->next.epoch + 1, 0};
+      UpdateWants(session);
+    }
+    if (session->wanted == 0) return;
+    Batch* const batch = stream->batches.at(session->next).get();
+    if (batch->state == Batch::State::kFailed) {
+      const absl::Status failure = batch->failure;  // the batch may go with the session
+      EndSession(session, failure);
+      return;
+    }
+    if (batch->state != Batch::State::kSealed) return;
+    Lend(session, batch, now);
+  }
+}
+
+void Scheduler::Lend(Session* session, Batch* batch, absl::Time now) {
+  Stream* const stream = session->stream;
+  const LeaseId id = next_id_++;
+  leases_[id] = Lease{session, batch, now};
+  session->leases.insert(id);
+  ++batch->leases;
+  --session->wanted;
+  --session->credits;
+  ++session->next.step;
+  ++session->delivered;
+  ++stream->delivered;
+  EraseOne(&batch->wanters, session);
+  UpdateUnleased(batch);
+
+  v1::SessionReply reply;
+  reply.mutable_ready()->set_lease(id);
+  v1::BatchDescriptor* const descriptor = reply.mutable_ready()->mutable_batch();
+  batch->layout.Describe(descriptor);
+  pool_->Describe(batch->extent, descriptor);
+  descriptor->set_sequence(batch->sequence);
+  descriptor->set_epoch(batch->at.epoch);
+  descriptor->set_step(batch->at.step);
+  descriptor->set_samples(stream->spec.source->SamplesAt(batch->at));
+  actions_->Send(session->id, std::move(reply));
+}
+
+void Scheduler::ReturnLease(LeaseId id) {
+  const auto it = leases_.find(id);
+  const Lease lease = it->second;
+  leases_.erase(it);
+  if (lease.session != nullptr) lease.session->leases.erase(id);
+  --lease.batch->leases;
+  UpdateUnleased(lease.batch);
+}
+
+// ---- reading a batch for a client that cannot map it ----
+
+absl::StatusOr<Scheduler::Pinned> Scheduler::Pin(SessionId session, LeaseId lease, absl::Time now) {
+  const auto it = leases_.find(lease);
+  if (it == leases_.end() || it->second.session == nullptr || it->second.session->id != session) {
+    return absl::AbortedError(absl::StrCat("fetch: session ", session, " does not hold lease ", lease));
+  }
+  Batch* const batch = it->second.batch;
+  const LeaseId pin = next_id_++;
+  leases_[pin] = Lease{nullptr, batch, now};
+  ++batch->leases;
+  return Pinned{pin, batch->extent};
+}
+
+void Scheduler::Unpin(LeaseId pin) {
+  ReturnLease(pin);
+  Place();
+}
+
+// ---- data sets ----
+
+bool Scheduler::InUse(absl::string_view store) const {
+  return std::any_of(sessions_.begin(), sessions_.end(),
+                     [&](const auto& entry) { return entry.second->stream->spec.store == store; });
+}
+
+void Scheduler::Forget(absl::string_view store) {
+  for (auto it = unleased_.begin(); it != unleased_.end();) {
+    Batch* const batch = *it++;
+    if (batch->stream->spec.store == store) FreeExtent(batch);
+  }
+}
+
+}  // namespace stoker::schedule

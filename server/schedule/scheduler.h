@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+// Who gets which batch, what is made next, and what goes when room is short. A state machine: events in, actions out.
+// It knows no process, socket, memory or clock; one thread calls it.
+//
+// A batch:  Planned → Making → Sealed ⇄ Leased(k) → gone          (Planned: wanted, no room yet)
+//                        ↘ Failed → gone
+//
+// Rules:
+//  - A session wants the batches from its position on, as many as it has credits and leases left. It gets them in
+//  order.
+//  - A batch that somebody wants is made once, whoever wants it; sealed, it is leased to each session that waits for
+//  it.
+//  - Urgency of a batch: the least, over the sessions that want it, of (batches before it + leases held). The more
+//  urgent is
+//    placed and made first. So a session with much in hand does not starve one with nothing.
+//  - Sealed batches without a lease stay, for sessions that come later, until room is needed. Those no session will
+//  come to
+//    go first, least recently used; then those farthest ahead of the sessions that will; then wanted ones that are less
+//    urgent than what needs the room, which are planned anew. Leased ones never go. So the most urgent batch always
+//    finds room that leases leave, and nobody waits for a batch that waits for him.
+//  - A part whose worker died is made again sample by sample; a sample whose worker dies again fails its batch.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <list>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "server/schedule/state.h"
+#include "server/schedule/types.h"
+
+namespace stoker::schedule {
+
+struct SchedulerOptions {
+  uint32_t lease_limit = 64;
+  uint32_t session_limit = 1024;
+  uint32_t parallel_parts = 1;          // parts a batch is cut into, at most: the number of workers
+  uint64_t least_part_bytes = 1 << 20;  // smaller batches are cut into fewer
+};
+
+class Scheduler {
+ public:
+  Scheduler(const SchedulerOptions& options, ExtentPool* pool, Actions* actions);
+  ~Scheduler();
+
+  // ---- sessions ----
+
+  // FAILED_PRECONDITION while draining, RESOURCE_EXHAUSTED at the session limit or when a batch, or two of them, do not
+  // fit into the pool, INVALID_ARGUMENT for a position outside the plan. Sends nothing: the caller sends `Opened` first
+  // and then calls Advance with the session's credits.
+  absl::StatusOr<SessionId> OpenSession(const StreamSpec& stream, const SessionSpec& session, absl::Time now);
+  StreamId StreamOf(SessionId session) const;
+
+  // Returns leases, then adds credits. An error means that the client broke the protocol; the session is still there.
+  absl::Status Advance(SessionId session, absl::Span<const LeaseId> release, uint32_t credits, absl::Time now);
+
+  // Returns all leases. No action is called for this session any more. Unknown ids are ignored.
+  void CloseSession(SessionId session);
+
+  // Ends every session with `reason`, and opens no more.
+  void Drain(const absl::Status& reason);
+
+  // ---- making ----
+
+  // The part to be made next, if there is one. Each is answered by PartDone or PartLost, once.
+  std::optional<Part> NextPart();
+  void PartDone(PartId part, const absl::Status& status, absl::Time now);
+  void PartLost(PartId part, absl::string_view how, absl::Time now);  // its worker died: "killed by signal 9"
+  // The pool has more room than it had.
+  void RoomAppeared() { Place(); }
+  void SetParallelParts(uint32_t parts) { options_.parallel_parts = parts; }
+
+  // ---- reading a batch for a client that cannot map it ----
+
+  struct Pinned {
+    LeaseId pin = 0;
+    ExtentRef extent;
+  };
+  // A second lease of a batch that `session` holds as `lease`, so that it outlives the session. ABORTED if it does not.
+  absl::StatusOr<Pinned> Pin(SessionId session, LeaseId lease, absl::Time now);
+  void Unpin(LeaseId pin);
+
+  // ---- data sets and status ----
+
+  bool InUse(absl::string_view store) const;  // by a session
+  void Forget(absl::string_view store);       // drops what is cached of it. REQUIRES: !InUse(store)
+  void FillStatus(absl::Time now, v1::StatusReply* status) const;
+
+ private:
+  Stream* FindOrCreateStream(const StreamSpec& spec);
+  void CloseStreamIfUnused(Stream* stream);
+
+  // Sessions.
+  void UpdateWants(Session* session);
+  void Want(Session* session, const Position& at);
+  void Unwant(Session* session, Batch* batch);
+  void Deliver(Session* session, absl::Time now);
+  void Lend(Session* session, Batch* batch, absl::Time now);
+  void ReturnLease(LeaseId id);
+  void EndSession(Session* session, const absl::Status& reason);
+
+  // Batches.
+  uint64_t Urgency(const Batch& batch) const;
+  void Place();
+  bool PlaceOne(Batch* batch);
+  bool EvictFor(const Batch& needy);
+  void CutIntoParts(Batch* batch);
+  void AddPart(Batch* batch, uint32_t first, uint32_t count, int losses);
+  void FinishMaking(Batch* batch, absl::Time now);
+  void NotifyWanters(Batch* batch, absl::Time now);
+  void UpdateUnleased(Batch* batch);
+  void FreeExtent(Batch* batch);
+  void RemoveIfUseless(Batch* batch);
+
+  SchedulerOptions options_;
+  ExtentPool* const pool_;
+  Actions* const actions_;
+  absl::Status draining_;  // not OK: the reason
+
+  uint64_t next_id_ = 1;  // of streams, sessions, leases, parts and sequences alike
+  uint64_t evictions_ = 0;
+  absl::flat_hash_map<StreamId, std::unique_ptr<Stream>> streams_;
+  absl::flat_hash_map<std::string, Stream*> streams_by_key_;
+  absl::flat_hash_map<SessionId, std::unique_ptr<Session>> sessions_;
+  absl::flat_hash_map<LeaseId, Lease> leases_;
+  absl::flat_hash_map<PartId, PartState> parts_;
+  std::deque<PartId> ready_parts_;  // not handed out yet
+  std::vector<Batch*> planned_;     // in no order
+  std::list<Batch*> unleased_;      // sealed without a lease, least recently used first
+};
+
+}  // namespace stoker::schedule

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+// The scheduler's records. Only scheduler.cc and its status report touch them.
+#pragma once
+
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/container/btree_set.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "server/schedule/types.h"
+
+namespace stoker::schedule {
+
+struct Session;
+struct Stream;
+
+struct Batch {
+  enum class State { kPlanned, kMaking, kSealed, kFailed };
+
+  Stream* stream = nullptr;
+  Position at;
+  State state = State::kPlanned;
+  uint64_t order = 0;  // of being planned: ties of urgency go to the older
+  tensor::Layout layout;
+  ExtentRef extent;         // kMaking, kSealed
+  uint64_t sequence = 0;    // kSealed
+  uint32_t parts_left = 0;  // kMaking
+  uint32_t leases = 0;      // kSealed
+  absl::Status failure;     // kMaking: of a part, while others still run; kFailed
+  std::vector<Session*> wanters;
+
+  // In Scheduler::unleased_ while kSealed without a lease.
+  bool in_unleased = false;
+  std::list<Batch*>::iterator unleased;
+};
+
+struct Stream {
+  StreamId id = 0;
+  StreamSpec spec;
+  uint64_t steps = 0;
+  absl::flat_hash_map<Position, std::unique_ptr<Batch>> batches;
+  std::vector<Session*> sessions;
+  uint64_t made = 0;
+  uint64_t delivered = 0;
+};
+
+struct Session {
+  SessionId id = 0;
+  Stream* stream = nullptr;
+  SessionSpec spec;
+  Position next;  // to be delivered; step < steps unless an EndOfEpoch is due
+  uint32_t credits = 0;
+  uint32_t wanted = 0;              // batches from `next` on that have this session among their wanters
+  absl::btree_set<LeaseId> leases;  // the oldest first
+  uint64_t delivered = 0;
+  absl::Time opened;
+};
+
+struct Lease {
+  Session* session = nullptr;  // null: a pin
+  Batch* batch = nullptr;
+  absl::Time since;
+};
+
+struct PartState {
+  Part part;
+  Batch* batch = nullptr;
+  int losses = 0;  // workers that died of it
+};
+
+}  // namespace stoker::schedule
