@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+# What people and CI type. `make` alone says what there is.
+.DEFAULT_GOAL := help
+.PHONY: help deps build test asan tsan test-systemd bench format lint run install
+# Compilers at once; gRPC's headers need about 1 GB each.
+JOBS ?= $(shell nproc)
+PREFIX ?= /usr/local
+SOURCES = $(shell git ls-files '*.cc' '*.h')
+
+help:  ## this list
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+deps:  ## install what is missing (Debian packages; sudo when not root)
+	@deploy/install-deps build
+
+build:  ## programs of a release build, in build/bin
+	@cmake --preset release --log-level=WARNING
+	@cmake --build build -j $(JOBS)
+
+test: build  ## every test, on the release build
+	@tests/ctest-suite build
+
+asan:  ## every test under AddressSanitizer and UndefinedBehaviorSanitizer
+tsan:  ## every test under ThreadSanitizer
+asan tsan:
+	@cmake --preset $@ --log-level=WARNING
+	@cmake --build build-$@ -j $(JOBS)
+	@tests/ctest-suite build-$@
+
+test-systemd: build  ## the system unit on a real systemd in a container (root, about two minutes)
+	@deploy/install-deps systemd-test
+	@tests/ctest-suite build --label-regex '^systemd$$'
+
+bench: build  ## measure this machine: memory limits, transforms, an epoch end to end
+	@build/bin/stokerctl bench
+
+format:  ## clang-format on all sources
+	@deploy/install-deps lint
+	@clang-format -i $(SOURCES)
+
+lint: build  ## clang-format, clang-tidy and shellcheck, as errors
+	@deploy/install-deps lint
+	@clang-format --dry-run --Werror $(SOURCES)
+	@shellcheck $$(git grep -lE '^#!.*sh$$' -- deploy tests .ci)
+	@run-clang-tidy -p build -quiet -j $(JOBS) '$(CURDIR)/(client|server|shared|tests)/.*'
+
+run: build  ## a daemon for you alone, in the foreground; Ctrl-C ends it
+	@build/bin/stokerd
+
+install: build  ## programs, headers and the system unit below PREFIX (default /usr/local)
+	@cmake --install build --prefix $(PREFIX)
