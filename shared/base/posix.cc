@@ -79,7 +79,7 @@ absl::Status WriteFileAtomically(const std::string& path, absl::string_view byte
 }
 
 absl::StatusOr<MappedFile> MappedFile::Open(const std::string& path) {
-  STOKER_ASSIGN_OR_RETURN(UniqueFd fd, OpenFile(path, O_RDONLY));
+  STOKER_ASSIGN_OR_RETURN(UniqueFd fd, OpenFile(path, O_RDONLY | O_NONBLOCK));  // a FIFO must not make us wait
   struct stat info;
   if (::fstat(fd.get(), &info) != 0) return ErrnoStatus(errno, "stat", path);
   if (!S_ISREG(info.st_mode)) return absl::InvalidArgumentError(absl::StrCat("map: ", path, ": not a regular file"));

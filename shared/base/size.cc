@@ -34,14 +34,14 @@ absl::StatusOr<uint64_t> ParseSize(absl::string_view text) {
       break;
     }
   }
-  double value = 0;
   const bool plain = !number.empty() && number.find_first_not_of("0123456789.") == absl::string_view::npos;
+  uint64_t whole = 0;  // read as an integer where it is one: not all are doubles
+  if (plain && unit == 1.0 && absl::SimpleAtoi(number, &whole) && whole >> 63 == 0) return whole;
+  double value = 0;
   if (!plain || !absl::SimpleAtod(number, &value) || value * unit >= std::ldexp(1.0, 63)) {
     return absl::InvalidArgumentError(
         absl::StrCat("\"", text, "\" is not a size: write bytes, or a number with KiB, MiB, GiB or TiB"));
   }
-  uint64_t whole = 0;
-  if (unit == 1.0 && absl::SimpleAtoi(number, &whole)) return whole;
   return static_cast<uint64_t>(value * unit);
 }
 
