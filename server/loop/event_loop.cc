@@ -61,14 +61,13 @@ void EventLoop::Post(std::function<void()> function) {
 }
 
 void EventLoop::RunPosted() {
+  uint64_t count;
+  (void)!::read(wake_.get(), &count, sizeof(count));  // first: what is posted from here on wakes the loop again
   std::vector<std::function<void()>> functions;
   {
     absl::MutexLock lock(&mutex_);
     functions.swap(posted_);
   }
-  if (functions.empty()) return;
-  uint64_t count;
-  (void)!::read(wake_.get(), &count, sizeof(count));  // what is posted from here on writes again: posted_ was emptied
   for (const auto& function : functions) function();
 }
 

@@ -165,6 +165,12 @@ void Scheduler::PartLost(PartId id, absl::string_view how, absl::Time now) {
   if (batch->parts_left == 0) FinishMaking(batch, now);
 }
 
+void Scheduler::PartReturned(PartId id) {
+  if (!parts_.contains(id)) return;
+  ready_parts_.push_front(id);
+  actions_->PartsReady();
+}
+
 void Scheduler::FinishMaking(Batch* batch, absl::Time now) {
   if (batch->failure.ok()) {
     batch->state = Batch::State::kSealed;

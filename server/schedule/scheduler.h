@@ -70,10 +70,12 @@ class Scheduler {
 
   // ---- making ----
 
-  // The part to be made next, if there is one. Each is answered by PartDone or PartLost, once.
+  // The part to be made next, if there is one. Each is answered once: by PartDone, PartLost
+  // or PartReturned.
   std::optional<Part> NextPart();
   void PartDone(PartId part, const absl::Status& status, absl::Time now);
   void PartLost(PartId part, absl::string_view how, absl::Time now);  // its worker died: "killed by signal 9"
+  void PartReturned(PartId part);  // not begun: its worker died of another
   // The pool has more room than it had.
   void RoomAppeared() { Place(); }
   void SetParallelParts(uint32_t parts) { options_.parallel_parts = parts; }

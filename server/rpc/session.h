@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+
+#include <deque>
+#include <memory>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "server/rpc/core.h"
+#include "stoker/v1/service.grpc.pb.h"
+
+namespace stoker::rpc {
+
+// One Session call. gRPC's threads deliver what the client says, the event loop what it is told; neither waits for the
+// other or for the client. Owns itself until gRPC is done with the call; the daemon may hold it longer.
+class Session : public grpc::ServerBidiReactor<v1::SessionRequest, v1::SessionReply>, public SessionPeer {
+ public:
+  static grpc::ServerBidiReactor<v1::SessionRequest, v1::SessionReply>* Start(Core* core);
+
+  // SessionPeer, on the event loop.
+  void Send(v1::SessionReply reply) override;
+  void End(const absl::Status& reason) override;
+
+ private:
+  explicit Session(Core* core) : core_(core) {}
+
+  void OnReadDone(bool ok) override;
+  void OnWriteDone(bool ok) override;
+  void OnCancel() override;
+  void OnDone() override;
+
+  void Handle();  // request_
+  void Close();
+  void Finish(const grpc::Status& status);
+  void WriteOrFinish() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  Core* const core_;
+  std::shared_ptr<Session> self_;  // until OnDone
+  bool opened_ = false;            // by the reading side only
+  bool closed_ = false;            // by the reading side only
+  v1::SessionRequest request_;
+
+  absl::Mutex mutex_;
+  std::deque<v1::SessionReply> replies_ ABSL_GUARDED_BY(mutex_);  // the first is being written
+  bool writing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool finishing_ ABSL_GUARDED_BY(mutex_) = false;  // once all is written
+  bool finished_ ABSL_GUARDED_BY(mutex_) = false;
+  grpc::Status final_status_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace stoker::rpc

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "server/batch/batch_maker.h"
+#include "server/workers/channel.h"
+#include "shared/segment/segment.h"
+#include "stoker/v1/worker.pb.h"
+
+namespace stoker::workers {
+
+// What a worker does: takes one message after the other, writes parts of batches into segments and sources into shards,
+// and answers. The same code runs as a process of its own and, with --workers=0, as a thread of the daemon. One thread.
+class Worker {
+ public:
+  explicit Worker(UniqueFd socket) : channel_(std::move(socket)) {}
+
+  // Serves until the daemon's end of the socket closes.
+  void Run();
+
+ private:
+  absl::Status Handle(const v1::ToWorker& message, UniqueFd fd);
+  absl::Status MapSegment(const v1::ToWorker::MapSegment& message, UniqueFd fd);
+  absl::Status Make(const v1::ToWorker::MakePart& part);
+  absl::Status Answer(const v1::FromWorker& message) { return channel_.Send(message); }
+
+  Channel channel_;
+  absl::flat_hash_map<uint32_t, segment::MappedSegment> segments_;
+  // An error is kept, to be the answer to each part of the stream.
+  absl::flat_hash_map<uint64_t, absl::StatusOr<std::unique_ptr<batch::BatchMaker>>> streams_;
+};
+
+}  // namespace stoker::workers
