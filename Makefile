@@ -14,7 +14,7 @@ deps:  ## install what is missing (Debian packages; sudo when not root)
 	@deploy/install-deps build
 
 build:  ## programs of a release build, in build/bin
-	@cmake --preset release --log-level=WARNING
+	@cmake --preset release --log-level=WARNING >/dev/null
 	@cmake --build build -j $(JOBS)
 
 test: build  ## every test, on the release build
@@ -23,7 +23,7 @@ test: build  ## every test, on the release build
 asan:  ## every test under AddressSanitizer and UndefinedBehaviorSanitizer
 tsan:  ## every test under ThreadSanitizer
 asan tsan:
-	@cmake --preset $@ --log-level=WARNING
+	@cmake --preset $@ --log-level=WARNING >/dev/null
 	@cmake --build build-$@ -j $(JOBS)
 	@tests/ctest-suite build-$@
 
