@@ -28,7 +28,7 @@ asan tsan:
 	@tests/ctest-suite build-$@
 
 test-systemd: build  ## the system unit on a real systemd in a container (root, about two minutes)
-	@deploy/install-deps systemd-test
+	@deploy/install-deps systemd-test && tests/integration/systemd_test.sh --prepare
 	@tests/ctest-suite build --label-regex '^systemd$$'
 
 bench: build  ## measure this machine: memory limits, transforms, an epoch end to end
