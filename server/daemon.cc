@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/daemon.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/random/random.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "server/arena/capacity.h"
+#include "server/log.h"
+#include "shared/base/posix.h"
+#include "shared/base/size.h"
+#include "shared/base/status_macros.h"
+#include "shared/base/version.h"
+
+namespace stoker {
+namespace {
+
+constexpr char kServiceName[] = "stoker.v1.Stoker";
+constexpr int kIngestNice = 10;  // batches come first
+
+std::string NewInstanceId() { return absl::StrFormat("%016x", absl::Uniform<uint64_t>(absl::BitGen())); }
+
+// Threads of the daemon make nothing with --workers=0 but batches; parsing has a process or thread all the same.
+workers::PoolOptions IngestPool(const DaemonOptions& options) {
+  return {.program = options.workers == 0 ? "" : options.worker_program,
+          .count = options.workers,
+          .role = "ingest",
+          .nice = kIngestNice,
+          .deadline = options.part_deadline,
+          .warn = [](absl::string_view message) { log::Warning(message); }};
+}
+
+}  // namespace
+
+Daemon::Daemon(const DaemonOptions& options)
+    : options_(options), instance_id_(NewInstanceId()), started_(absl::Now()), service_(this) {}
+
+absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const DaemonOptions& options, std::function<void()> on_serving) {
+  std::unique_ptr<Daemon> daemon(new Daemon(options));
+  STOKER_ASSIGN_OR_RETURN(SocketLock lock, SocketLock::Take(options.socket));
+  daemon->socket_lock_.emplace(std::move(lock));
+  STOKER_ASSIGN_OR_RETURN(daemon->catalog_, ingest::DatasetCatalog::Load(options.cache_dir));
+  for (const std::string& problem : daemon->catalog_->problems()) daemon->Notice(problem);
+  STOKER_RETURN_IF_ERROR(daemon->StartArena());
+  daemon->engine_ =
+      std::make_unique<Engine>(EngineOptions{.instance_id = daemon->instance_id_,
+                                             .worker_program = options.workers == 0 ? "" : options.worker_program,
+                                             .workers = options.workers,
+                                             .part_deadline = options.part_deadline,
+                                             .lease_limit = options.lease_limit,
+                                             .session_limit = options.session_limit},
+                               &daemon->loop_, daemon->arena_.get());
+  daemon->unit_runner_ = std::make_unique<workers::PoolUnitRunner>(IngestPool(options), &daemon->loop_);
+  daemon->loop_.Post([engine = daemon->engine_.get()] { engine->Start(); });
+  daemon->loop_thread_ = std::thread([loop = &daemon->loop_] { loop->Run(); });
+  STOKER_RETURN_IF_ERROR(daemon->StartServer());
+  daemon->prefault_thread_ = std::thread([d = daemon.get(), on_serving] { d->Prefault(on_serving); });
+  return daemon;
+}
+
+absl::Status Daemon::StartArena() {
+  const auto swept = segment::SweepOrphans(options_.shm_dir);
+  if (swept.ok() && !swept->empty()) log::Warning("removed segments of dead daemons", {{"count", swept->size()}});
+  const bool automatic = options_.arena_bytes == "auto";
+  const absl::StatusOr<arena::HostMemory> host = arena::ReadHostMemory(options_.shm_dir);
+  if (!host.ok()) return automatic ? StartArenaWithoutShm(host.status()) : host.status();
+  absl::StatusOr<arena::ArenaSize> size = arena::ChooseArenaSize(options_.arena_bytes, options_.segment_bytes, *host);
+  if (!size.ok()) return automatic ? StartArenaWithoutShm(size.status()) : size.status();
+  absl::StatusOr<std::unique_ptr<arena::Arena>> arena;
+  while (true) {
+    arena = arena::Arena::Create({.directory = options_.shm_dir,
+                                  .instance_id = instance_id_,
+                                  .capacity_bytes = size->capacity_bytes,
+                                  .segment_bytes = std::min(size->segment_bytes, size->capacity_bytes)});
+    // Others may have taken what was free a moment ago.
+    const bool retry =
+        automatic && absl::IsResourceExhausted(arena.status()) && size->capacity_bytes / 2 >= arena::kSmallestArena;
+    if (!retry) break;
+    Notice(absl::StrCat("arena of ", FormatSize(size->capacity_bytes),
+                        " does not fit, trying half of it: ", arena.status().message()));
+    size->capacity_bytes = size->capacity_bytes / 2 / 4096 * 4096;
+  }
+  if (!arena.ok()) return automatic ? StartArenaWithoutShm(arena.status()) : arena.status();
+  arena_ = *std::move(arena);
+  return absl::OkStatus();
+}
+
+absl::Status Daemon::StartArenaWithoutShm(const absl::Status& why) {
+  constexpr uint64_t kMost = uint64_t{1} << 30;
+  STOKER_ASSIGN_OR_RETURN(const arena::HostMemory host, arena::ReadHostMemory("/"));
+  const uint64_t bytes = std::max(std::min(host.available / 8, kMost), arena::kSmallestArena) / 4096 * 4096;
+  Notice(absl::StrCat("no shared memory to be had (", why.message(), "): batches are sent inline over gRPC, from ",
+                      FormatSize(bytes), " of private memory; to map them without a copy, make room in ",
+                      options_.shm_dir, " or give another --shm-dir"));
+  STOKER_ASSIGN_OR_RETURN(
+      arena_, arena::Arena::Create(
+                  {.directory = "", .instance_id = instance_id_, .capacity_bytes = bytes, .segment_bytes = bytes}));
+  return absl::OkStatus();
+}
+
+absl::Status Daemon::StartServer() {
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort("unix:" + options_.socket, grpc::InsecureServerCredentials());
+  int tcp_port = -1;
+  if (!options_.listen.empty()) {
+    builder.AddListeningPort(options_.listen, grpc::InsecureServerCredentials(), &tcp_port);
+  }
+  builder.RegisterService(&service_);
+  const mode_t umask = ::umask(0117);  // so that nobody slips in before FinishSocket
+  server_ = builder.BuildAndStart();
+  ::umask(umask);
+  if (server_ == nullptr || tcp_port == 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("listen: ", options_.socket, options_.listen.empty() ? "" : " and ", options_.listen,
+                     ": cannot be bound; is the port in use, the directory writable?"));
+  }
+  server_->GetHealthCheckService()->SetServingStatus(false);
+  server_->GetHealthCheckService()->SetServingStatus(kServiceName, false);
+  return FinishSocket();
+}
+
+absl::Status Daemon::FinishSocket() {
+  if (!options_.socket_group.empty()) {
+    const group* const entry = ::getgrnam(options_.socket_group.c_str());
+    if (entry == nullptr) {
+      return absl::InvalidArgumentError(absl::StrCat("socket_group: there is no group ", options_.socket_group));
+    }
+    if (::chown(options_.socket.c_str(), static_cast<uid_t>(-1), entry->gr_gid) != 0) {
+      return ErrnoStatus(errno, "give the socket to group " + options_.socket_group, options_.socket);
+    }
+  }
+  if (::chmod(options_.socket.c_str(), 0660) != 0) return ErrnoStatus(errno, "chmod", options_.socket);
+  return absl::OkStatus();
+}
+
+void Daemon::Prefault(const std::function<void()>& on_serving) {
+  const absl::Status status = arena_->Prefault(stopping_);
+  if (!status.ok()) Notice(absl::StrCat("the arena is not prefaulted, first batches are slow: ", status.message()));
+  if (stopping_.load()) return;
+  serving_.store(true);
+  server_->GetHealthCheckService()->SetServingStatus(true);
+  server_->GetHealthCheckService()->SetServingStatus(kServiceName, true);
+  log::Info("serving",
+            {{"socket", options_.socket}, {"arena", FormatSize(arena_->capacity_bytes())}, {"instance", instance_id_}});
+  on_serving();
+}
+
+void Daemon::Stop() {
+  if (stopping_.exchange(true)) return;
+  serving_.store(false);
+  if (server_) {
+    server_->GetHealthCheckService()->SetServingStatus(false);
+    server_->GetHealthCheckService()->SetServingStatus(kServiceName, false);
+    if (loop_thread_.joinable()) {
+      loop_.Call([this] {
+        engine_->Drain(absl::UnavailableError("the daemon is stopping"));
+        unit_runner_->Stop();
+      });
+    }
+    server_->Shutdown(absl::ToChronoTime(absl::Now() + options_.drain_deadline));
+    server_->Wait();
+  }
+  if (prefault_thread_.joinable()) prefault_thread_.join();
+  if (!loop_thread_.joinable()) return;
+  // Workers go on the loop's thread, which started them, and before the loop does.
+  loop_.Call([this] { engine_.reset(); });
+  loop_.Stop();
+  loop_thread_.join();
+}
+
+Daemon::~Daemon() { Stop(); }
+
+void Daemon::Notice(const std::string& text) {
+  log::Warning(text);
+  absl::MutexLock lock(&mutex_);
+  notices_.push_back(text);
+}
+
+// ---- rpc::Core ----
+
+v1::StatusReply Daemon::GetStatus() {
+  v1::StatusReply status = loop_.Call([this] {
+    v1::StatusReply reply;
+    if (engine_) engine_->FillStatus(&reply);
+    unit_runner_->FillStatus(&reply);
+    for (const auto& [name, entry] : catalog_->entries()) {
+      *reply.add_datasets() = ingest::DatasetCatalog::Describe(entry, /*details=*/false);
+    }
+    return reply;
+  });
+  status.set_state(stopping_.load()  ? v1::StatusReply::DRAINING
+                   : serving_.load() ? v1::StatusReply::SERVING
+                                     : v1::StatusReply::STARTING);
+  status.set_version(kVersion);
+  status.set_instance_id(instance_id_);
+  status.set_uptime_seconds(absl::ToDoubleSeconds(absl::Now() - started_));
+  status.set_pid(::getpid());
+  status.mutable_shm()->set_path(options_.shm_dir);
+  if (const auto usage = segment::GetShmUsage(options_.shm_dir); usage.ok()) {
+    status.mutable_shm()->set_size_bytes(usage->size_bytes);
+    status.mutable_shm()->set_used_bytes(usage->used_bytes);
+    status.mutable_shm()->set_free_bytes(usage->free_bytes);
+  }
+  absl::MutexLock lock(&mutex_);
+  for (const std::string& notice : notices_) status.add_notices(notice);
+  return status;
+}
+
+absl::StatusOr<v1::IngestEvent::Done> Daemon::Ingest(
+    const v1::IngestRequest& request, const std::function<void(const v1::IngestEvent::Progress&)>& progress,
+    const std::function<bool()>& cancelled) {
+  STOKER_RETURN_IF_ERROR(ingest::CheckDatasetName(request.name()));
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!ingesting_.insert(request.name()).second) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("ingest: data set ", request.name(), " is being ingested already; wait for it"));
+    }
+  }
+  ingest::IngestParams params;
+  params.name = request.name();
+  params.sources.assign(request.source().begin(), request.source().end());
+  params.options = request.options();
+  params.cache_dir = options_.cache_dir;
+  params.roots = options_.roots;
+  params.hash_threads = std::max(options_.workers, 1);
+  ingest::IngestJob job(std::move(params), unit_runner_.get(), progress);
+  std::atomic<bool> over{false};
+  std::thread watcher([&] {
+    while (!over.load() && !cancelled() && !stopping_.load()) absl::SleepFor(absl::Milliseconds(20));
+    if (!over.load()) job.Cancel();
+  });
+  const absl::StatusOr<ingest::IngestResult> result = job.Run();
+  over.store(true);
+  watcher.join();
+  {
+    absl::MutexLock lock(&mutex_);
+    ingesting_.erase(request.name());
+  }
+  if (!result.ok()) {
+    log::Warning("ingest failed", {{"dataset", request.name()}, {"reason", result.status().ToString()}});
+    return result.status();
+  }
+  log::Info("ingested", {{"dataset", request.name()},
+                         {"samples", result->manifest.samples()},
+                         {"seconds", result->seconds},
+                         {"unchanged", result->unchanged}});
+  v1::IngestEvent::Done done;
+  *done.mutable_dataset() = loop_.Call([&] {
+    PutDataset(*result);
+    return ingest::DatasetCatalog::Describe(*catalog_->Find(request.name()), /*details=*/true);
+  });
+  done.set_seconds(result->seconds);
+  done.set_unchanged(result->unchanged);
+  return done;
+}
+
+void Daemon::PutDataset(const ingest::IngestResult& result) {
+  const ingest::DatasetCatalog::Entry* const before = catalog_->Find(result.dataset.name());
+  if (before != nullptr && before->dataset.store() != result.dataset.store()) {
+    outdated_stores_.insert(before->dataset.store());
+  }
+  outdated_stores_.erase(result.dataset.store());
+  catalog_->Put(result.dataset, result.manifest);
+  RemoveOutdatedStores();
+}
+
+void Daemon::RemoveOutdatedStores() {
+  absl::erase_if(outdated_stores_, [this](const std::string& store) {
+    if (engine_->StoreInUse(store)) return false;
+    engine_->ForgetStore(store);
+    const absl::StatusOr<bool> removed = catalog_->RemoveStoreIfUnreferenced(store);
+    if (!removed.ok()) log::Warning("an outdated store stays", {{"reason", removed.status().message()}});
+    return true;
+  });
+}
+
+absl::StatusOr<std::vector<v1::DatasetInfo>> Daemon::ListDatasets(const std::string& name) {
+  return loop_.Call([&]() -> absl::StatusOr<std::vector<v1::DatasetInfo>> {
+    std::vector<v1::DatasetInfo> datasets;
+    for (const auto& [key, entry] : catalog_->entries()) {
+      if (name.empty() || key == name) datasets.push_back(ingest::DatasetCatalog::Describe(entry, /*details=*/true));
+    }
+    if (datasets.empty() && !name.empty()) return absl::NotFoundError(absl::StrCat("there is no data set ", name));
+    return datasets;
+  });
+}
+
+absl::StatusOr<bool> Daemon::DropDataset(const std::string& name) {
+  return loop_.Call([&] { return Drop(name); });
+}
+
+absl::StatusOr<bool> Daemon::Drop(const std::string& name) {
+  const ingest::DatasetCatalog::Entry* const entry = catalog_->Find(name);
+  if (entry == nullptr) return absl::NotFoundError(absl::StrCat("drop: there is no data set ", name));
+  const std::string store = entry->dataset.store();
+  if (engine_->StoreInUse(store)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("drop: data set ", name, " is being read; `stokerctl status` says by whom"));
+  }
+  engine_->ForgetStore(store);
+  return catalog_->Drop(name);
+}
+
+absl::StatusOr<Engine::Request> Daemon::FindDataset(const v1::SessionRequest::Open& request) {
+  const ingest::DatasetCatalog::Entry* const entry = catalog_->Find(request.dataset());
+  if (entry == nullptr) {
+    return absl::NotFoundError(
+        absl::StrCat("open: there is no data set \"", request.dataset(), "\"; `stokerctl datasets` lists them"));
+  }
+  if (!request.store().empty() && request.store() != entry->dataset.store()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("open: data set ", request.dataset(), " is store ", entry->dataset.store(), " now, not ",
+                     request.store(), ": its content or options have changed since the state was saved"));
+  }
+  return Engine::Request{request, entry->store_dir, nullptr};
+}
+
+void Daemon::OpenSession(std::shared_ptr<rpc::SessionPeer> peer, const v1::SessionRequest::Open& open) {
+  absl::StatusOr<Engine::Request> request = loop_.Call([&] { return FindDataset(open); });
+  if (request.ok()) {
+    auto maker = batch::BatchMaker::Create(request->store_dir, open.recipe(), open.plan());
+    if (maker.ok()) {
+      request->maker = *std::move(maker);
+    } else {
+      request = maker.status();
+    }
+  }
+  loop_.Post([this, peer = std::move(peer), request = std::move(request)] {
+    if (request.ok()) {
+      engine_->OpenSession(peer, *request);
+    } else {
+      peer->End(request.status());
+    }
+  });
+}
+
+void Daemon::AdvanceSession(std::shared_ptr<rpc::SessionPeer> peer, v1::SessionRequest::Advance request) {
+  loop_.Post([this, peer = std::move(peer), request = std::move(request)] {
+    if (engine_) engine_->AdvanceSession(peer.get(), request);
+  });
+}
+
+void Daemon::CloseSession(std::shared_ptr<rpc::SessionPeer> peer) {
+  loop_.Post([this, peer = std::move(peer)] {
+    if (!engine_) return;
+    engine_->CloseSession(peer.get());
+    RemoveOutdatedStores();
+  });
+}
+
+absl::StatusOr<std::unique_ptr<rpc::PinnedBatch>> Daemon::PinBatch(const v1::FetchRequest& request) {
+  class Pinned : public rpc::PinnedBatch {
+   public:
+    Pinned(Daemon* daemon, const Engine::Pinned& pinned) : daemon_(daemon), pinned_(pinned) {}
+    ~Pinned() override {
+      daemon_->loop_.Post([daemon = daemon_, pin = pinned_.pin] {
+        if (daemon->engine_) daemon->engine_->Unpin(pin);
+      });
+    }
+    absl::Span<const uint8_t> bytes() const override { return pinned_.bytes; }
+
+   private:
+    Daemon* const daemon_;
+    const Engine::Pinned pinned_;
+  };
+  const absl::StatusOr<Engine::Pinned> pinned = loop_.Call([&] { return engine_->Pin(request); });
+  if (!pinned.ok()) return pinned.status();
+  return std::make_unique<Pinned>(this, *pinned);
+}
+
+}  // namespace stoker

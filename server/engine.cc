@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/engine.h"
+
+#include <cstring>
+#include <utility>
+
+#include "absl/random/random.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "server/batch/recipe.h"
+#include "server/log.h"
+#include "shared/segment/header.h"
+
+namespace stoker {
+namespace {
+
+constexpr absl::Duration kSegmentCheck = absl::Milliseconds(500);
+
+arena::Extent ToArena(const schedule::ExtentRef& extent) { return {extent.segment, extent.offset, extent.size}; }
+
+workers::PoolOptions MakePoolOptions(const EngineOptions& options) {
+  return {.program = options.worker_program,
+          .count = options.workers,
+          .role = "batches",
+          .nice = 0,
+          .deadline = options.part_deadline,
+          .warn = [](absl::string_view message) { log::Warning(message); }};
+}
+
+}  // namespace
+
+Engine::Engine(const EngineOptions& options, loop::EventLoop* loop, arena::Arena* arena)
+    : options_(options),
+      loop_(loop),
+      arena_(arena),
+      scheduler_({.lease_limit = options.lease_limit,
+                  .session_limit = options.session_limit,
+                  .parallel_parts = static_cast<uint32_t>(std::max(options.workers, 1))},
+                 this, this),
+      pool_(MakePoolOptions(options), loop, this) {}
+
+Engine::~Engine() = default;
+
+void Engine::Start() {
+  for (const auto& info : arena_->segments()) {
+    pool_.MapSegment(info.index, info.segment->fd(), info.segment->size_bytes());
+  }
+  pool_.Start();
+  WatchSegments();
+}
+
+// ---- sessions ----
+
+void Engine::OpenSession(std::shared_ptr<rpc::SessionPeer> peer, const Request& request) {
+  const v1::SessionRequest::Open& open = request.open;
+  const batch::BatchMaker& maker = *request.maker;
+  const std::string& store = maker.manifest().id();
+  const std::string recipe_digest = batch::Digest(maker.recipe());
+  const std::string plan_digest = batch::Digest(maker.plan().proto());
+  const absl::Time now = absl::Now();
+  const absl::StatusOr<schedule::SessionId> id =
+      scheduler_.OpenSession({.key = absl::StrCat(store, "/", recipe_digest, "/", plan_digest),
+                              .dataset = open.dataset(),
+                              .store = store,
+                              .recipe = maker.recipe(),
+                              .plan = maker.plan().proto(),
+                              .source = request.maker},
+                             {.position = {open.position().epoch(), open.position().step()},
+                              .end_epoch = open.end_epoch(),
+                              .pid = open.pid(),
+                              .host = open.host()},
+                             now);
+  if (!id.ok()) {
+    peer->End(id.status());
+    return;
+  }
+  const schedule::StreamId stream = scheduler_.StreamOf(*id);
+  if (v1::ToWorker::OpenStream& message = streams_[stream]; message.stream() == 0) {
+    message.set_stream(stream);
+    message.set_store_dir(request.store_dir);
+    *message.mutable_recipe() = maker.recipe();
+    *message.mutable_plan() = maker.plan().proto();
+  }
+  const uint64_t token = absl::Uniform<uint64_t>(absl::BitGen());
+  v1::SessionReply reply;
+  FillOpened(*id, request, token, reply.mutable_opened());
+  reply.mutable_opened()->set_recipe_digest(recipe_digest);
+  reply.mutable_opened()->set_plan_digest(plan_digest);
+  peer->Send(std::move(reply));
+  log::Info("session opened", {{"session", *id}, {"dataset", open.dataset()}, {"stream", stream}, {"pid", open.pid()}});
+  ids_[peer.get()] = *id;
+  clients_[*id] = {std::move(peer), token};
+  (void)scheduler_.Advance(*id, {}, open.credits(), now);  // with nothing to release it cannot fail
+}
+
+void Engine::FillOpened(schedule::SessionId id, const Request& request, uint64_t token,
+                        v1::SessionReply::Opened* opened) const {
+  const batch::BatchMaker& maker = *request.maker;
+  const v1::StoreManifest& manifest = maker.manifest();
+  opened->set_session(id);
+  opened->set_stream(scheduler_.StreamOf(id));
+  opened->set_instance_id(options_.instance_id);
+  opened->set_store(manifest.id());
+  opened->set_samples(manifest.samples());
+  opened->set_steps_per_epoch(maker.steps_per_epoch());
+  opened->set_lease_limit(options_.lease_limit);
+  opened->set_batch_bytes(maker.full_batch_bytes());
+  opened->set_kind(manifest.kind());
+  opened->set_fetch_token(token);
+  *opened->mutable_classes() = manifest.classes();
+  const auto tensors = maker.TensorsFor(maker.plan().batch_size());
+  if (!tensors.ok()) return;  // BatchMaker::Create has laid them out already
+  for (const tensor::TensorSpec& tensor : *tensors) {
+    v1::SessionReply::TensorSchema* const schema = opened->add_schema();
+    schema->set_name(tensor.name);
+    schema->set_dtype(tensor.dtype);
+    for (const int64_t dimension : tensor.shape) schema->add_shape(dimension);
+  }
+}
+
+void Engine::AdvanceSession(rpc::SessionPeer* peer, const v1::SessionRequest::Advance& request) {
+  const auto it = ids_.find(peer);
+  if (it == ids_.end()) return;  // ended while this was on its way
+  const schedule::SessionId id = it->second;
+  const absl::Status status = scheduler_.Advance(id, request.release(), request.credits(), absl::Now());
+  if (status.ok()) return;
+  scheduler_.CloseSession(id);
+  End(id, status);
+}
+
+void Engine::CloseSession(rpc::SessionPeer* peer) {
+  const auto it = ids_.find(peer);
+  if (it == ids_.end()) return;
+  const schedule::SessionId id = it->second;
+  scheduler_.CloseSession(id);
+  log::Info("session closed", {{"session", id}});
+  ids_.erase(it);
+  clients_.erase(id);
+}
+
+void Engine::Send(schedule::SessionId session, v1::SessionReply reply) {
+  clients_.at(session).peer->Send(std::move(reply));
+}
+
+void Engine::End(schedule::SessionId session, const absl::Status& reason) {
+  log::Info("session ended", {{"session", session}, {"reason", reason.ToString()}});
+  const auto node = clients_.extract(session);
+  if (node.empty()) return;
+  ids_.erase(node.mapped().peer.get());
+  node.mapped().peer->End(reason);
+}
+
+absl::StatusOr<Engine::Pinned> Engine::Pin(const v1::FetchRequest& request) {
+  const auto it = clients_.find(request.session());
+  if (it == clients_.end() || it->second.fetch_token != request.token()) {
+    return absl::NotFoundError(absl::StrCat("fetch: there is no session ", request.session(), " with this token"));
+  }
+  absl::StatusOr<schedule::Scheduler::Pinned> pinned = scheduler_.Pin(request.session(), request.lease(), absl::Now());
+  if (!pinned.ok()) return pinned.status();
+  return Pinned{pinned->pin, {arena_->data(ToArena(pinned->extent)), pinned->extent.size}};
+}
+
+// ---- extents ----
+
+std::optional<schedule::ExtentRef> Engine::Allocate(uint64_t size) {
+  const std::optional<arena::Extent> extent = arena_->Allocate(size);
+  if (!extent) return std::nullopt;
+  return schedule::ExtentRef{extent->segment, extent->offset, extent->size};
+}
+
+void Engine::Free(const schedule::ExtentRef& extent) {
+  arena_->Free(ToArena(extent));
+  UnmapRetired();
+}
+
+void Engine::Describe(const schedule::ExtentRef& extent, v1::BatchDescriptor* batch) const {
+  arena_->Describe(ToArena(extent), batch);
+}
+
+void Engine::BeginFilling(const schedule::ExtentRef& extent, const schedule::Position& at) {
+  uint8_t* const data = arena_->data(ToArena(extent));
+  // First of all the sequence goes: whoever still has the batch before mapped can tell from now on.
+  segment::WriteSequence(data, 0);
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  segment::ExtentHeader header = {segment::kExtentMagic, 0, extent.size, at.epoch, at.step, {}};
+  std::memcpy(data, &header, sizeof(header));
+}
+
+void Engine::Seal(const schedule::ExtentRef& extent, uint64_t sequence) {
+  segment::WriteSequence(arena_->data(ToArena(extent)), sequence);
+}
+
+void Engine::UnmapRetired() {
+  for (const uint32_t segment : arena_->TakeRetired()) pool_.UnmapSegment(segment);
+}
+
+void Engine::WatchSegments() {
+  const absl::StatusOr<std::vector<uint32_t>> added = arena_->ReplaceUnlinked();
+  if (!added.ok()) log::Error("a segment was removed and cannot be replaced", {{"reason", added.status().message()}});
+  if (added.ok() && !added->empty()) {
+    log::Warning("segments were removed by somebody and have been replaced", {{"count", added->size()}});
+    for (const auto& info : arena_->segments()) {
+      if (std::find(added->begin(), added->end(), info.index) == added->end()) continue;
+      pool_.MapSegment(info.index, info.segment->fd(), info.segment->size_bytes());
+    }
+    scheduler_.RoomAppeared();
+  }
+  UnmapRetired();
+  loop_->After(kSegmentCheck, [this] { WatchSegments(); });
+}
+
+// ---- workers ----
+
+// Within a call of the scheduler, which the pool would call back into; so a turn later.
+void Engine::PartsReady() {
+  if (std::exchange(poke_posted_, true)) return;
+  loop_->Post([this] {
+    poke_posted_ = false;
+    pool_.Poke();
+  });
+}
+
+void Engine::StreamClosed(schedule::StreamId stream) {
+  streams_.erase(stream);
+  pool_.CloseStream(stream);
+}
+
+std::optional<workers::Task> Engine::NextTask() {
+  const std::optional<schedule::Part> part = scheduler_.NextPart();
+  if (!part) return std::nullopt;
+  workers::Task task;
+  task.id = part->id;
+  task.stream = part->stream;
+  v1::ToWorker::MakePart* const make = task.message.mutable_make_part();
+  make->set_part(part->id);
+  make->set_stream(part->stream);
+  make->set_epoch(part->at.epoch);
+  make->set_step(part->at.step);
+  make->set_first_sample(part->first);
+  make->set_sample_count(part->count);
+  make->set_segment(part->extent.segment);
+  make->set_extent_offset_bytes(part->extent.offset);
+  make->set_extent_size_bytes(part->extent.size);
+  return task;
+}
+
+v1::ToWorker::OpenStream Engine::OpenStream(uint64_t stream) { return streams_.at(stream); }
+
+void Engine::Done(uint64_t task, const absl::Status& status) { scheduler_.PartDone(task, status, absl::Now()); }
+
+void Engine::Lost(uint64_t task, absl::string_view how) { scheduler_.PartLost(task, how, absl::Now()); }
+
+// ---- status ----
+
+void Engine::FillStatus(v1::StatusReply* status) const {
+  v1::StatusReply::Arena* const arena = status->mutable_arena();
+  arena->set_capacity_bytes(arena_->capacity_bytes());
+  arena->set_used_bytes(arena_->used_bytes());
+  arena->set_free_bytes(arena_->capacity_bytes() - std::min(arena_->capacity_bytes(), arena_->used_bytes()));
+  arena->set_mode(arena_->mappable() ? "shm" : "inline");
+  for (const auto& info : arena_->segments()) {
+    v1::StatusReply::Segment* const segment = arena->add_segments();
+    segment->set_name(info.segment->name());
+    segment->set_generation(info.segment->generation());
+    segment->set_size_bytes(info.segment->size_bytes());
+    segment->set_used_bytes(info.used_bytes);
+    segment->set_prefaulted_bytes(info.prefaulted_bytes);
+  }
+  scheduler_.FillStatus(absl::Now(), status);
+  pool_.FillStatus(status);
+}
+
+}  // namespace stoker

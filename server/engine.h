@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+// The daemon's inner half, all on the event loop: joins the scheduler to what it decides about - extents of the arena,
+// worker processes, connected clients. Translates and carries out; the decisions are the scheduler's.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "server/arena/arena.h"
+#include "server/batch/batch_maker.h"
+#include "server/loop/event_loop.h"
+#include "server/rpc/core.h"
+#include "server/schedule/scheduler.h"
+#include "server/workers/pool.h"
+#include "stoker/v1/service.pb.h"
+
+namespace stoker {
+
+struct EngineOptions {
+  std::string instance_id;
+  std::string worker_program;  // empty: a thread of this process makes the batches
+  int workers = 1;
+  absl::Duration part_deadline;
+  uint32_t lease_limit = 64;
+  uint32_t session_limit = 1024;
+};
+
+class Engine : private schedule::Actions, private schedule::ExtentPool, private workers::TaskSource {
+ public:
+  Engine(const EngineOptions& options, loop::EventLoop* loop, arena::Arena* arena);
+  ~Engine() override;
+
+  // Starts the workers.
+  void Start();
+  // Ends all sessions with `reason`; new ones get it as well.
+  void Drain(const absl::Status& reason) { scheduler_.Drain(reason); }
+
+  // What a session is to read: opened outside the loop, for that may take a while.
+  struct Request {
+    v1::SessionRequest::Open open;
+    std::string store_dir;
+    std::shared_ptr<batch::BatchMaker> maker;
+  };
+  void OpenSession(std::shared_ptr<rpc::SessionPeer> peer, const Request& request);
+  void AdvanceSession(rpc::SessionPeer* peer, const v1::SessionRequest::Advance& request);
+  void CloseSession(rpc::SessionPeer* peer);
+
+  struct Pinned {
+    schedule::LeaseId pin;
+    absl::Span<const uint8_t> bytes;
+  };
+  absl::StatusOr<Pinned> Pin(const v1::FetchRequest& request);
+  void Unpin(schedule::LeaseId pin) { scheduler_.Unpin(pin); }
+
+  bool StoreInUse(absl::string_view store) const { return scheduler_.InUse(store); }
+  void ForgetStore(absl::string_view store) { scheduler_.Forget(store); }
+  void FillStatus(v1::StatusReply* status) const;
+
+ private:
+  struct Client {
+    std::shared_ptr<rpc::SessionPeer> peer;
+    uint64_t fetch_token;
+  };
+
+  // schedule::Actions
+  void Send(schedule::SessionId session, v1::SessionReply reply) override;
+  void End(schedule::SessionId session, const absl::Status& reason) override;
+  void BeginFilling(const schedule::ExtentRef& extent, const schedule::Position& at) override;
+  void Seal(const schedule::ExtentRef& extent, uint64_t sequence) override;
+  void PartsReady() override;
+  void StreamClosed(schedule::StreamId stream) override;
+
+  // schedule::ExtentPool
+  std::optional<schedule::ExtentRef> Allocate(uint64_t size) override;
+  void Free(const schedule::ExtentRef& extent) override;
+  uint64_t largest_extent() const override { return arena_->largest_extent(); }
+  uint64_t capacity_bytes() const override { return arena_->capacity_bytes(); }
+  void Describe(const schedule::ExtentRef& extent, v1::BatchDescriptor* batch) const override;
+
+  // workers::TaskSource
+  std::optional<workers::Task> NextTask() override;
+  v1::ToWorker::OpenStream OpenStream(uint64_t stream) override;
+  void Done(uint64_t task, const absl::Status& status) override;
+  void Lost(uint64_t task, absl::string_view how) override;
+  void Returned(uint64_t task) override { scheduler_.PartReturned(task); }
+
+  void FillOpened(schedule::SessionId id, const Request& request, uint64_t token,
+                  v1::SessionReply::Opened* opened) const;
+  void UnmapRetired();
+  void WatchSegments();
+
+  const EngineOptions options_;
+  loop::EventLoop* const loop_;
+  arena::Arena* const arena_;
+  schedule::Scheduler scheduler_;
+  workers::WorkerPool pool_;
+  bool poke_posted_ = false;
+  absl::flat_hash_map<schedule::SessionId, Client> clients_;
+  absl::flat_hash_map<rpc::SessionPeer*, schedule::SessionId> ids_;
+  absl::flat_hash_map<schedule::StreamId, v1::ToWorker::OpenStream> streams_;
+};
+
+}  // namespace stoker
