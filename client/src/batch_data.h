@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// What Batch and TensorView share: the place of a batch, the memory it lies in, and the lease on it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "stoker/batch.h"
+#include "stoker/v1/batch.pb.h"
+
+namespace stoker::client {
+
+// To whom a lease goes back. Thread-safe.
+class LeaseOwner {
+ public:
+  virtual ~LeaseOwner() = default;
+  virtual void Release(uint64_t lease) = 0;
+};
+
+// Immutable once a user has it. The destructor gives the lease back.
+class BatchData {
+ public:
+  // `extent` points at the extent's header inside `memory`, which is kept. REQUIRES: tensor::CheckDescriptor is OK.
+  BatchData(v1::BatchDescriptor descriptor, const uint8_t* extent, std::shared_ptr<const void> memory,
+            bool inline_memory);
+  ~BatchData();
+  BatchData(const BatchData&) = delete;
+  BatchData& operator=(const BatchData&) = delete;
+
+  void AttachLease(std::shared_ptr<LeaseOwner> owner, uint64_t lease);
+
+  const v1::BatchDescriptor& descriptor() const { return descriptor_; }
+  const std::vector<RawTensor>& tensors() const { return tensors_; }
+  bool inline_memory() const { return inline_memory_; }
+
+  // DataLoss when the memory is no extent, Aborted when it holds another batch than the descriptor says.
+  absl::Status Check() const;
+
+ private:
+  v1::BatchDescriptor descriptor_;
+  const uint8_t* extent_;
+  std::shared_ptr<const void> memory_;
+  bool inline_memory_;
+  std::vector<int64_t> strides_;  // of all tensors, one after the other
+  std::vector<RawTensor> tensors_;
+  std::shared_ptr<LeaseOwner> owner_;  // null: no lease
+  uint64_t lease_ = 0;
+};
+
+}  // namespace stoker::client

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+// One Session call: a reader thread that turns replies into mapped batches, a queue of them, and a writer thread that
+// hands back credits and leases. A session ends once and for all; Loader opens another.
+//
+// Credits: as many batches are asked for as the prefetch depth, less those queued. A credit is given back when a batch
+// is taken from the queue, a lease when the last holder of the batch lets go. Both are gathered and written by the
+// writer thread in one message, except that a Next() that has to wait writes them itself: one wake-up less on the way
+// to a cold batch.
+//
+// Thread-safe. Lock order: write_mu_ before mu_.
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "client/src/batch_data.h"
+#include "client/src/connection.h"
+#include "client/src/segment_cache.h"
+#include "stoker/loader.h"
+#include "stoker/v1/service.grpc.pb.h"
+
+namespace stoker::client {
+
+struct SessionOptions {
+  v1::SessionRequest::Open open;  // credits are filled in
+  int prefetch = LoaderOptions::kAutomaticPrefetch;
+  Transport transport = Transport::kAuto;
+  uint64_t end_epoch = 0;  // no batches of this epoch and later are asked for; 0: endless
+};
+
+class Session : public LeaseOwner, public std::enable_shared_from_this<Session> {
+ public:
+  // Begins to open; does not block. `segments` is used by this session's reader thread only. ResourceExhausted when
+  // there are no threads to be had.
+  static absl::StatusOr<std::shared_ptr<Session>> Start(std::shared_ptr<Connection> connection, SessionOptions options,
+                                                        std::shared_ptr<SegmentCache> segments);
+  ~Session() override;  // ends the call; REQUIRES: not on the reader thread, which never holds a reference
+
+  // What the daemon answered. DeadlineExceeded at `deadline`, Cancelled after Stop, else why the session ended.
+  absl::StatusOr<v1::SessionReply::Opened> WaitOpened(absl::Time deadline);
+
+  // The next batch, or null at the end of an epoch. DeadlineExceeded, Cancelled after Stop, ResourceExhausted when the
+  // user holds all the leases there are; else why the session ended.
+  absl::StatusOr<std::shared_ptr<const BatchData>> Next(absl::Time deadline);
+
+  void Release(uint64_t lease) override;
+  void SetPrefetch(int prefetch);  // >= 0
+
+  // Gives back what is queued, wakes who waits. Leases that are held stay until they are released.
+  void Stop();
+
+  struct End {
+    bool ended = false;
+    bool lost = false;     // the stream broke or the daemon goes away: another session may go on
+    uint64_t dropped = 0;  // batches that were queued then, and are no longer leased
+  };
+  End end() const;
+
+  std::string transport() const;
+  std::string notice() const;
+
+ private:
+  Session(std::shared_ptr<Connection> connection, SessionOptions options, std::shared_ptr<SegmentCache> segments);
+
+  void RunReader();
+  void RunWriter();
+  void Flush();  // writes pending credits and leases
+
+  // Of the reader thread. A status that is not OK ends the session.
+  absl::Status HandleReply(v1::SessionReply& reply);
+  absl::Status HandleOpened(v1::SessionReply::Opened& opened);
+  absl::Status HandleReady(v1::SessionReply::Ready& ready);
+  absl::Status HandleEndOfEpoch(const v1::SessionReply::EndOfEpoch& end);
+  absl::StatusOr<std::shared_ptr<BatchData>> Receive(v1::BatchDescriptor& descriptor, uint64_t lease);
+  absl::StatusOr<std::shared_ptr<BatchData>> Fetch(v1::BatchDescriptor& descriptor, uint64_t lease);
+  void SetEnd(absl::Status status, bool lost);
+
+  void GrantLocked(uint64_t depth) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void ReleaseLocked(uint64_t lease) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool PendingLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  struct Item {
+    std::shared_ptr<BatchData> batch;  // null: end of an epoch
+    uint64_t lease = 0;
+    bool leased = false;
+  };
+
+  const std::shared_ptr<Connection> connection_;
+  const SessionOptions options_;
+  const std::shared_ptr<SegmentCache> segments_;
+  grpc::ClientContext context_;
+  std::unique_ptr<grpc::ClientReaderWriter<v1::SessionRequest, v1::SessionReply>> stream_;  // set before opened_
+
+  // Of the reader thread alone.
+  bool inline_ = false;
+  v1::Position expected_;
+
+  absl::Mutex write_mu_;
+  v1::SessionRequest advance_ ABSL_GUARDED_BY(write_mu_);
+
+  mutable absl::Mutex mu_ ABSL_ACQUIRED_AFTER(write_mu_);
+  absl::CondVar changed_;  // queue_, opened_, stopped_, end_
+  absl::CondVar pending_;  // for the writer: something is to be written, or quit_
+  bool is_open_ ABSL_GUARDED_BY(mu_) = false;
+  v1::SessionReply::Opened opened_ ABSL_GUARDED_BY(mu_);
+  std::deque<Item> queue_ ABSL_GUARDED_BY(mu_);
+  uint64_t queued_batches_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t held_ ABSL_GUARDED_BY(mu_) = 0;       // leases that the user holds
+  uint64_t depth_ ABSL_GUARDED_BY(mu_) = 0;      // of prefetch
+  uint64_t granted_ ABSL_GUARDED_BY(mu_) = 0;    // credits that have not come back as a batch
+  uint64_t grantable_ ABSL_GUARDED_BY(mu_) = 0;  // batches up to end_epoch that no credit was given for
+  uint64_t pending_credits_ ABSL_GUARDED_BY(mu_) = 0;
+  std::vector<uint64_t> pending_releases_ ABSL_GUARDED_BY(mu_);
+  bool stopped_ ABSL_GUARDED_BY(mu_) = false;
+  bool quit_ ABSL_GUARDED_BY(mu_) = false;
+  End end_ ABSL_GUARDED_BY(mu_);
+  absl::Status end_status_ ABSL_GUARDED_BY(mu_);
+  std::string transport_ ABSL_GUARDED_BY(mu_) = "none";
+  std::string notice_ ABSL_GUARDED_BY(mu_);
+  grpc::ClientContext* fetch_ ABSL_GUARDED_BY(mu_) = nullptr;
+
+  std::thread reader_;
+  std::thread writer_;
+};
+
+}  // namespace stoker::client
