@@ -19,9 +19,9 @@ constexpr absl::Duration kCancelPoll = absl::Milliseconds(20);
 // One call of Run. The loop writes, the caller waits.
 struct PoolUnitRunner::Job {
   const std::vector<ingest::Unit> units;
-  const UnitRunner::Progress progress;
+  const ingest::UnitRunner::Progress progress;
 
-  explicit Job(absl::Span<const ingest::Unit> u, UnitRunner::Progress p)
+  explicit Job(absl::Span<const ingest::Unit> u, ingest::UnitRunner::Progress p)
       : units(u.begin(), u.end()), progress(std::move(p)), left(units.size()) {}
 
   absl::Mutex mutex;
@@ -49,7 +49,7 @@ PoolUnitRunner::PoolUnitRunner(PoolOptions options, loop::EventLoop* loop)
 PoolUnitRunner::~PoolUnitRunner() { loop_->Cancel(idle_timer_); }
 
 absl::StatusOr<std::vector<std::string>> PoolUnitRunner::Run(absl::Span<const ingest::Unit> units,
-                                                             const UnitRunner::Progress& progress,
+                                                             const ingest::UnitRunner::Progress& progress,
                                                              const Cancelled& cancelled) {
   const auto job = std::make_shared<Job>(units, progress);
   loop_->Call([&] {

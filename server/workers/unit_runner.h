@@ -20,7 +20,8 @@ class PoolUnitRunner : public ingest::UnitRunner, private TaskSource {
   ~PoolUnitRunner() override;
 
   // Any thread but the loop's; several at once.
-  absl::StatusOr<std::vector<std::string>> Run(absl::Span<const ingest::Unit> units, const Progress& progress,
+  absl::StatusOr<std::vector<std::string>> Run(absl::Span<const ingest::Unit> units,
+                                               const ingest::UnitRunner::Progress& progress,
                                                const Cancelled& cancelled) override;
 
   // On the loop.
