@@ -13,9 +13,10 @@
 #include <boost/interprocess/shared_memory_object.hpp>
 #include <utility>
 
-#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 #include "shared/base/posix.h"
 #include "shared/base/size.h"
 #include "shared/base/status_macros.h"
@@ -26,9 +27,9 @@ namespace {
 
 namespace bip = boost::interprocess;
 
-// fallocate works through a segment in steps of this size, so that a periodic signal delays it but cannot keep it from
-// finishing.
-constexpr uint64_t kReserveStep = 64 << 20;
+// fallocate works through a segment in steps of this size, about a millisecond each. A signal makes older kernels undo
+// a step, so that a periodic one could keep longer steps from ever finishing.
+constexpr uint64_t kReserveStep = 4 << 20;
 
 // Lets mapped_region map a descriptor that is not a Boost object: a memfd, or a file on another mount than /dev/shm.
 class Mappable {
@@ -52,6 +53,27 @@ absl::StatusOr<std::unique_ptr<bip::mapped_region>> MapRegion(int fd, bip::mode_
   }
 }
 
+// A new object in /dev/shm. Its descriptor is a copy of Boost's, which closes its own: to open it again by name would
+// fail where a sweep was quicker, and leave it behind where `mode` does not let us.
+absl::StatusOr<UniqueFd> CreateShmObject(const std::string& name, int mode) {
+  try {
+    const bip::shared_memory_object object(bip::create_only, name.c_str(), bip::read_write, bip::permissions(mode));
+    UniqueFd fd(
+        ::fcntl(bip::ipcdetail::file_handle_from_mapping_handle(object.get_mapping_handle()), F_DUPFD_CLOEXEC, 0));
+    if (fd.valid()) return fd;
+    const int error = errno;
+    bip::shared_memory_object::remove(name.c_str());
+    return ErrnoStatus(error, "open segment", name);
+  } catch (const bip::interprocess_exception& error) {
+    return ErrnoStatus(error.get_native_error(), "create segment", absl::StrCat(kDefaultDirectory, "/", name));
+  }
+}
+
+bool IsInstanceId(absl::string_view id) {
+  return id.size() == sizeof(SegmentHeader::instance_id) &&
+         id.find_first_not_of("0123456789abcdef") == absl::string_view::npos;
+}
+
 absl::Status CheckHeader(const uint8_t* data, uint64_t size_bytes, absl::string_view name) {
   SegmentHeader header;
   std::memcpy(&header, data, sizeof(header));
@@ -71,11 +93,21 @@ absl::Status CheckHeader(const uint8_t* data, uint64_t size_bytes, absl::string_
 
 }  // namespace
 
+bool IsSegmentName(absl::string_view name) {
+  if (!absl::ConsumePrefix(&name, kNamePrefix) || !IsInstanceId(name.substr(0, name.find('.')))) return false;
+  name.remove_prefix(sizeof(SegmentHeader::instance_id));
+  uint64_t generation = 0;
+  return absl::ConsumePrefix(&name, ".") && absl::SimpleAtoi(name, &generation) && name == absl::StrCat(generation);
+}
+
 absl::StatusOr<Segment> Segment::Create(const SegmentOptions& options) {
-  if (options.size_bytes % kSegmentHeaderBytes != 0 || options.size_bytes < 2 * kSegmentHeaderBytes ||
-      options.instance_id.size() != sizeof(SegmentHeader::instance_id)) {
+  if (options.size_bytes % kSegmentHeaderBytes != 0 || options.size_bytes < 2 * kSegmentHeaderBytes) {
     return absl::InvalidArgumentError(
-        absl::StrCat("create segment: size ", options.size_bytes, ", instance \"", options.instance_id, "\""));
+        absl::StrCat("create segment: size ", options.size_bytes, ": not a multiple of 4096, or less than 8192"));
+  }
+  if (!IsInstanceId(options.instance_id)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("create segment: instance id \"", options.instance_id, "\": not 16 lower-case hex digits"));
   }
   Segment segment;
   segment.generation_ = options.generation;
@@ -103,23 +135,20 @@ absl::Status Segment::CreateFile(const SegmentOptions& options) {
   const std::string name = absl::StrCat(kNamePrefix, options.instance_id, ".", options.generation);
   const std::string path = absl::StrCat(options.directory, "/", name);
   if (options.directory == kDefaultDirectory) {
-    try {
-      bip::shared_memory_object object(bip::create_only, name.c_str(), bip::read_write, bip::permissions(options.mode));
-    } catch (const bip::interprocess_exception& error) {
-      return ErrnoStatus(error.get_native_error(), "create segment", path);
-    }
-    STOKER_ASSIGN_OR_RETURN(fd_, OpenFile(path, O_RDWR | O_NOFOLLOW));
+    STOKER_ASSIGN_OR_RETURN(fd_, CreateShmObject(name, options.mode));
   } else {
     STOKER_ASSIGN_OR_RETURN(fd_, OpenFile(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, options.mode));
-    if (::fchmod(fd_.get(), static_cast<mode_t>(options.mode)) != 0) return ErrnoStatus(errno, "chmod segment", path);
   }
   directory_ = options.directory;
   name_ = name;  // from here on the destructor unlinks it
-  STOKER_ASSIGN_OR_RETURN(lock_fd_, OpenFile(path, O_RDONLY | O_NOFOLLOW));
+  if (::fchmod(fd_.get(), static_cast<mode_t>(options.mode)) != 0) return ErrnoStatus(errno, "chmod segment", path);
+  absl::StatusOr<UniqueFd> lock_fd = OpenFile(path, O_RDONLY | O_NOFOLLOW);
+  if (!lock_fd.ok() && linked()) return lock_fd.status();
   // A sweep by another daemon may have taken the file in the moment before the lock; then its name is gone.
-  if (::flock(lock_fd_.get(), LOCK_EX | LOCK_NB) != 0 || !linked()) {
+  if (!lock_fd.ok() || ::flock(lock_fd->get(), LOCK_EX | LOCK_NB) != 0 || !linked()) {
     return absl::UnavailableError(absl::StrCat("lock segment: ", path, ": another daemon is sweeping; try again"));
   }
+  lock_fd_ = *std::move(lock_fd);
   return absl::OkStatus();
 }
 
@@ -197,11 +226,11 @@ void Segment::Describe(v1::SegmentDescriptor* descriptor) const {
 
 absl::StatusOr<MappedSegment> MappedSegment::MapReadOnly(const v1::SegmentDescriptor& descriptor) {
   const std::string& name = descriptor.name();
-  if (!absl::StartsWith(name, kNamePrefix) || name.find('/') != std::string::npos) {
+  if (!IsSegmentName(name)) {
     return absl::NotFoundError(absl::StrCat("map segment: \"", name, "\" cannot be mapped"));
   }
   const std::string path = absl::StrCat(descriptor.directory(), "/", name);
-  STOKER_ASSIGN_OR_RETURN(UniqueFd fd, OpenFile(path, O_RDONLY | O_NOFOLLOW));
+  STOKER_ASSIGN_OR_RETURN(UniqueFd fd, OpenFile(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK));  // no FIFO makes us wait
   struct stat info;
   if (::fstat(fd.get(), &info) != 0) return ErrnoStatus(errno, "stat segment", path);
   if (static_cast<uint64_t>(info.st_size) != descriptor.size_bytes() || info.st_size < 2 * 4096) {
@@ -211,6 +240,12 @@ absl::StatusOr<MappedSegment> MappedSegment::MapReadOnly(const v1::SegmentDescri
   MappedSegment segment;
   STOKER_ASSIGN_OR_RETURN(segment.region_, MapRegion(fd.get(), bip::read_only, descriptor.size_bytes(), path));
   STOKER_RETURN_IF_ERROR(CheckHeader(segment.data(), descriptor.size_bytes(), path));
+  SegmentHeader header;
+  std::memcpy(&header, segment.data(), sizeof(header));
+  if (header.generation != descriptor.generation()) {
+    return absl::DataLossError(
+        absl::StrCat("map segment: ", path, ": generation ", header.generation, ", want ", descriptor.generation()));
+  }
   return segment;
 }
 

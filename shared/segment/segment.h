@@ -15,6 +15,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "shared/base/unique_fd.h"
 #include "stoker/v1/batch.pb.h"
 
@@ -29,7 +30,7 @@ inline constexpr char kNamePrefix[] = "stoker.";
 
 struct SegmentOptions {
   std::string directory = kDefaultDirectory;  // empty: a memfd without a name, that only workers can map
-  std::string instance_id;                    // 16 hex digits
+  std::string instance_id;                    // 16 lower-case hex digits
   uint64_t generation = 1;                    // unique within the instance; part of the name
   uint64_t size_bytes = 0;                    // a multiple of 4096, at least two pages
   int mode = 0640;
@@ -40,8 +41,9 @@ struct SegmentOptions {
 // this lives, by which SweepOrphans tells the living from the dead. Thread-compatible.
 class Segment {
  public:
-  // ResourceExhausted with asked and free bytes when the mount is full, PermissionDenied when it may not be written.
-  // Nothing is left behind on failure.
+  // ResourceExhausted with asked and free bytes when the mount is full, PermissionDenied when it may not be written,
+  // Unavailable when SweepOrphans of another daemon took the new file before it was locked: try again with another
+  // generation. Nothing is left behind on failure.
   static absl::StatusOr<Segment> Create(const SegmentOptions& options);
 
   Segment(Segment&&) noexcept;
@@ -106,8 +108,11 @@ struct ShmUsage {
 };
 absl::StatusOr<ShmUsage> GetShmUsage(const std::string& directory);
 
-// Removes segments in `directory` that belong to this user and whose daemon is dead: whose lock nobody holds. Other
-// files are never touched. Returns the names removed.
+// Whether `name` is one that Segment::Create gives: "stoker.<16 hex digits>.<generation>".
+bool IsSegmentName(absl::string_view name);
+
+// Removes segments in `directory` that belong to this user and whose daemon is dead: whose lock nobody holds. Files of
+// other names are never touched. Returns the names removed.
 absl::StatusOr<std::vector<std::string>> SweepOrphans(const std::string& directory);
 
 }  // namespace stoker::segment

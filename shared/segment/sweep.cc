@@ -8,9 +8,7 @@
 
 #include <memory>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/string_view.h"
 #include "shared/base/posix.h"
 #include "shared/segment/segment.h"
 
@@ -35,8 +33,7 @@ absl::StatusOr<std::vector<std::string>> SweepOrphans(const std::string& directo
   if (dir == nullptr) return ErrnoStatus(errno, "sweep", directory);
   std::vector<std::string> removed;
   while (const dirent* entry = ::readdir(dir.get())) {
-    const absl::string_view name = entry->d_name;
-    if (!absl::StartsWith(name, kNamePrefix)) continue;
+    if (!IsSegmentName(entry->d_name)) continue;
     if (RemoveIfOrphan(absl::StrCat(directory, "/", entry->d_name))) removed.emplace_back(entry->d_name);
   }
   return removed;

@@ -17,6 +17,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 
 namespace stoker::testing {
 
@@ -26,7 +27,9 @@ const absl::Status& GetStatus(const absl::StatusOr<T>& value) {
   return value.status();
 }
 
-MATCHER_P2(StatusIs, code, message, "") {
+MATCHER_P2(StatusIs, code, message,
+           absl::StrCat(negation ? "is not " : "is ", absl::StatusCodeToString(code), " with a message that ",
+                        ::testing::DescribeMatcher<std::string>(message))) {
   const absl::Status& status = GetStatus(arg);
   *result_listener << "which is " << status.ToString();
   return status.code() == code &&
@@ -42,7 +45,7 @@ MATCHER(IsOk, negation ? "is an error" : "is OK") {
   return GetStatus(arg).ok();
 }
 
-MATCHER_P(IsOkAndHolds, value, "") {
+MATCHER_P(IsOkAndHolds, value, negation ? "is an error or holds something else" : "is OK and holds what is expected") {
   if (!arg.ok()) {
     *result_listener << "which is " << arg.status().ToString();
     return false;
