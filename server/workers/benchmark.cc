@@ -70,7 +70,7 @@ Row MeasureThreads(int threads, int repeats, absl::Span<uint8_t> memory) {
 
 absl::Status RunBenchmark(const BenchmarkOptions& options, std::ostream& out) {
   STOKER_ASSIGN_OR_RETURN(auto segment,
-                          segment::Segment::Create({.instance_id = absl::StrFormat("bench%011d", ::getpid()),
+                          segment::Segment::Create({.instance_id = absl::StrFormat("%016x", ::getpid()),
                                                     .size_bytes = uint64_t(options.mib) << 20}));
   STOKER_RETURN_IF_ERROR(segment.Prefault(0, segment.size_bytes()));
   const absl::Span<uint8_t> memory(segment.data(), segment.size_bytes());
