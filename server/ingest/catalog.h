@@ -44,7 +44,7 @@ class DatasetCatalog {
   // it.
   absl::StatusOr<bool> Drop(absl::string_view name);
 
-  // Removes the store's files unless a record on disk names it; true when removed.
+  // Removes the store's files unless a record on disk names it; true when removed. REQUIRES: an id out of a manifest.
   absl::StatusOr<bool> RemoveStoreIfUnreferenced(const std::string& store_id);
 
   // For replies; `details`: with manifest, sources and options.

@@ -22,6 +22,9 @@ struct Source {
   std::string target_path;  // of the file with the targets, for .npy with `target_array`; resolved and checked too
 };
 
+// Bytes of a regular file; InvalidArgument for anything else.
+absl::StatusOr<uint64_t> SourceSize(const std::string& path);
+
 // The canonical path. NotFound when there is no such file; PermissionDenied, naming the path and how to allow it, when
 // it is not below one of `roots` once symbolic links are resolved; InvalidArgument for a relative path or one that is
 // not UTF-8.

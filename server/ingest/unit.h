@@ -28,6 +28,9 @@ using Unit = v1::ToWorker::IngestUnit;
 inline constexpr uint64_t kUnitTextBytes = 8 << 20;
 inline constexpr uint64_t kUnitArrayBytes = 32 << 20;
 
+// Why a series is left out: UnitSummary::Skip::reason.
+inline constexpr char kTooShort[] = "shorter than the window";
+
 // Called from the thread that runs the unit with the bytes of it read so far; never more than once a MiB.
 using UnitProgress = std::function<void(uint64_t bytes_done)>;
 
@@ -76,6 +79,9 @@ struct UnitSummary {
 // Cuts text at about kUnitTextBytes and arrays at whole records; a CSV file is one unit. Ids count from 0 in source
 // order; shard_path is left empty. Opens arrays, so InvalidArgument for those that are malformed.
 absl::StatusOr<std::vector<Unit>> PlanUnits(absl::Span<const Source> sources, const v1::IngestOptions& options);
+
+// 16 hex digits: equal for units that make the same shard.
+std::string UnitDigest(const Unit& unit);
 
 // Reads, checks and writes unit.shard_path (atomically), and returns the summary as JSON. InvalidArgument naming file
 // and line or record, the reason and the remedy for bad data; NotFound, PermissionDenied, ResourceExhausted as the
