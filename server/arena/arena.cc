@@ -13,6 +13,9 @@ namespace {
 
 constexpr uint64_t kPrefaultStep = 16 << 20;
 
+// How often a segment is tried again, under another name, when the sweep of another daemon was quicker than its lock.
+constexpr int kCreateAttempts = 20;
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Arena>> Arena::Create(const ArenaOptions& options) {
@@ -23,18 +26,22 @@ absl::StatusOr<std::unique_ptr<Arena>> Arena::Create(const ArenaOptions& options
     left -= size;
   }
   if (arena->slots_.empty()) return absl::InvalidArgumentError("arena: no room for a segment");
+  arena->created_.assign(arena->slots_.begin(), arena->slots_.end());
   return arena;
 }
 
 absl::Status Arena::AddSegment(uint64_t size_bytes) {
-  absl::StatusOr<segment::Segment> segment = segment::Segment::Create({.directory = options_.directory,
-                                                                       .instance_id = options_.instance_id,
-                                                                       .generation = next_generation_++,
-                                                                       .size_bytes = size_bytes});
+  absl::StatusOr<segment::Segment> segment = absl::UnavailableError("");
+  for (int i = 0; i < kCreateAttempts && absl::IsUnavailable(segment.status()); ++i) {
+    segment = segment::Segment::Create({.directory = options_.directory,
+                                        .instance_id = options_.instance_id,
+                                        .generation = next_generation_++,
+                                        .size_bytes = size_bytes});
+  }
   if (!segment.ok()) return segment.status();
   largest_extent_ = std::max(largest_extent_, size_bytes - segment::kSegmentHeaderBytes);
   slots_.push_back(
-      std::unique_ptr<Slot>(new Slot{std::move(*segment), ExtentAllocator(segment::kSegmentHeaderBytes, size_bytes)}));
+      std::shared_ptr<Slot>(new Slot{std::move(*segment), ExtentAllocator(segment::kSegmentHeaderBytes, size_bytes)}));
   return absl::OkStatus();
 }
 
@@ -47,7 +54,7 @@ std::optional<Extent> Arena::Allocate(uint64_t size) {
 }
 
 void Arena::Free(const Extent& extent) {
-  std::unique_ptr<Slot>& slot = slots_[extent.segment];
+  std::shared_ptr<Slot>& slot = slots_[extent.segment];
   slot->allocator.Free(extent.offset, extent.size);
   if (slot->retired && slot->allocator.used() == 0) {
     slot.reset();
@@ -64,16 +71,22 @@ void Arena::Describe(const Extent& extent, v1::BatchDescriptor* batch) const {
 }
 
 absl::StatusOr<std::vector<uint32_t>> Arena::ReplaceUnlinked() {
-  std::vector<uint32_t> added;
   for (uint32_t i = 0; i < slots_.size(); ++i) {
     if (slots_[i] == nullptr || slots_[i]->retired || slots_[i]->segment.linked()) continue;
-    const uint64_t size = slots_[i]->segment.size_bytes();
+    wanted_.push_back(slots_[i]->segment.size_bytes());
     slots_[i]->retired = true;
     if (slots_[i]->allocator.used() == 0) {
       slots_[i].reset();
       gone_.push_back(i);
     }
-    STOKER_RETURN_IF_ERROR(AddSegment(size));
+  }
+  std::vector<uint32_t> added;
+  while (!wanted_.empty()) {
+    if (absl::Status status = AddSegment(wanted_.back()); !status.ok()) {
+      if (added.empty()) return status;
+      break;  // the caller must hear of the new ones; the next call says why it is not all
+    }
+    wanted_.pop_back();
     added.push_back(static_cast<uint32_t>(slots_.size() - 1));
   }
   return added;
@@ -82,7 +95,9 @@ absl::StatusOr<std::vector<uint32_t>> Arena::ReplaceUnlinked() {
 std::vector<uint32_t> Arena::TakeRetired() { return std::exchange(gone_, {}); }
 
 absl::Status Arena::Prefault(const std::atomic<bool>& stop) {
-  for (const std::unique_ptr<Slot>& slot : slots_) {
+  for (const std::weak_ptr<Slot>& created : created_) {
+    const std::shared_ptr<Slot> slot = created.lock();
+    if (slot == nullptr) continue;  // removed by somebody, and already replaced
     const uint64_t size = slot->segment.size_bytes();
     for (uint64_t done = 0; done < size && !stop.load(std::memory_order_relaxed);) {
       const uint64_t step = std::min(kPrefaultStep, size - done);

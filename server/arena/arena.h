@@ -51,13 +51,14 @@ class Arena {
   void Describe(const Extent& extent, v1::BatchDescriptor* batch) const;
 
   // Segments whose name somebody removed take no new extents, are unmapped when their last one is freed, and are
-  // replaced at once, memory allowing. Returns the indices of segments that are new.
+  // replaced at once, memory allowing; what memory does not allow now is tried again at the next call. Returns the
+  // indices of segments that are new, or the reason why there is none although one is wanted.
   absl::StatusOr<std::vector<uint32_t>> ReplaceUnlinked();
   // Indices of segments that went since the last call: workers may unmap them.
   std::vector<uint32_t> TakeRetired();
 
-  // Touches the pages of all segments that were there at Create. Blocks for about a second a GiB; call it on a thread
-  // of its own, before or while the loop allocates. Stops early once `stop` is set.
+  // Touches the pages of all segments that were there at Create. Blocks for about a second a GiB; call it once, on any
+  // thread, while the loop calls what it likes. Stops early once `stop` is set.
   absl::Status Prefault(const std::atomic<bool>& stop);
 
   struct SegmentInfo {
@@ -68,7 +69,7 @@ class Arena {
   };
   std::vector<SegmentInfo> segments() const;
   uint64_t capacity_bytes() const;  // what extents can take, headers apart
-  uint64_t used_bytes() const;
+  uint64_t used_bytes() const;      // of segments that go too, so at times above the capacity
   bool mappable() const { return !options_.directory.empty(); }
 
  private:
@@ -85,7 +86,9 @@ class Arena {
   const ArenaOptions options_;
   uint64_t next_generation_ = 1;
   uint64_t largest_extent_ = 0;
-  std::vector<std::unique_ptr<Slot>> slots_;  // by index; null once retired and empty
+  std::vector<std::shared_ptr<Slot>> slots_;  // by index; null once retired and empty
+  std::vector<std::weak_ptr<Slot>> created_;  // those of Create; never changed after it, for Prefault's thread
+  std::vector<uint64_t> wanted_;              // sizes of removed segments that have no replacement yet
   std::vector<uint32_t> gone_;
 };
 
