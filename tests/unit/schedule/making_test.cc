@@ -1,0 +1,384 @@
+// SPDX-License-Identifier: Apache-2.0
+// Parts, failures, room and eviction.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "absl/strings/str_cat.h"
+#include "tests/support/status_matchers.h"
+#include "tests/unit/schedule/world.h"
+
+namespace stoker::schedule::testing {
+namespace {
+
+using ::stoker::testing::StatusIs;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+// "2+3": two samples from the third on.
+std::vector<std::string> TakeAll(World* world) {
+  std::vector<std::string> ranges;
+  while (const std::optional<Part> part = world->Take()) ranges.push_back(absl::StrCat(part->first, "+", part->count));
+  return ranges;
+}
+
+// A session that has got everything up to `steps` and returned it.
+SessionId Consume(World* world, const StreamSpec& stream, uint64_t steps) {
+  const SessionId session = world->Open(stream);
+  for (uint64_t i = 0; i < steps; ++i) {
+    world->ReleaseAll(session, 1);
+    world->MakeAll();
+  }
+  world->ReleaseAll(session, 0);
+  return session;
+}
+
+// ---- parts ----
+
+TEST(Making, SmallBatch_IsOnePart) {
+  World world({.parallel_parts = 4, .least_part_bytes = 4 * kPage});
+  world.Advance(world.Open(world.Add({.key = "a", .pages = 7, .samples = 10})), {}, 1);
+  EXPECT_THAT(TakeAll(&world), ElementsAre("0+10"));
+}
+
+TEST(Making, LargeBatch_IsCutForAllWorkersWithoutGapOrOverlap) {
+  World world({.parallel_parts = 4});
+  world.Advance(world.Open(world.Add({.key = "a", .pages = 8, .samples = 10})), {}, 1);
+  EXPECT_THAT(TakeAll(&world), ElementsAre("0+2", "2+3", "5+2", "7+3"));
+}
+
+TEST(Making, BytesAllowFewerParts_AreCutSo) {
+  World world({.parallel_parts = 8, .least_part_bytes = 4 * kPage});
+  world.Advance(world.Open(world.Add({.key = "a", .pages = 8, .samples = 10})), {}, 1);
+  EXPECT_THAT(TakeAll(&world), ElementsAre("0+5", "5+5"));
+}
+
+TEST(Making, FewerSamplesThanWorkers_OnePartASample) {
+  World world({.parallel_parts = 8});
+  world.Advance(world.Open(world.Add({.key = "a", .pages = 8, .samples = 2})), {}, 1);
+  EXPECT_THAT(TakeAll(&world), ElementsAre("0+1", "1+1"));
+}
+
+TEST(Making, EmptyBatch_IsOneEmptyPartAndDelivered) {
+  World world({.parallel_parts = 8});
+  const SessionId a = world.Open(world.Add({.key = "a", .samples = 0}));
+  world.Advance(a, {}, 1);
+  EXPECT_THAT(TakeAll(&world), ElementsAre("0+0"));
+  world.MakeAll();
+  EXPECT_THAT(world.Said(a), ElementsAre("0:0"));
+}
+
+TEST(Making, ParallelPartsChange_BatchesAfterwardsAreCutSo) {
+  World world({.parallel_parts = 1});
+  const SessionId a = world.Open(world.Add({.key = "a", .pages = 4, .samples = 4}));
+  world.Advance(a, {}, 1);
+  world.scheduler().SetParallelParts(2);
+  world.Advance(a, {}, 1);
+  EXPECT_THAT(TakeAll(&world), ElementsAre("0+4", "0+2", "2+2"));
+}
+
+TEST(Making, SomePartsDone_TheBatchIsNotSealedYet) {
+  World world({.parallel_parts = 2});
+  const SessionId a = world.Open(world.Add({.key = "a", .pages = 4, .samples = 4}));
+  world.Advance(a, {}, 1);
+  const PartId first = world.Take()->id, second = world.Take()->id;
+  world.Finish(second);
+  EXPECT_THAT(world.Said(a), IsEmpty());
+  world.Finish(first);
+  EXPECT_THAT(world.Said(a), ElementsAre("0:0"));
+}
+
+// ---- workers die ----
+
+TEST(Making, WorkerDies_ItsPartIsMadeAgainSampleBySampleAndFirst) {
+  World world({.parallel_parts = 2});
+  const SessionId a = world.Open(world.Add({.key = "a", .steps = 9, .pages = 4, .samples = 6}));
+  world.Advance(a, {}, 2);
+  world.Take();
+  const PartId second = world.Take()->id;
+  world.Lose(second);
+  EXPECT_THAT(TakeAll(&world), ElementsAre("3+1", "4+1", "5+1", "0+3", "3+3"));
+  world.MakeAll();
+  EXPECT_THAT(world.Said(a), ElementsAre("0:0", "0:1"));
+}
+
+TEST(Making, SampleKillsTwoWorkers_BatchFailsAndNamesTheSample) {
+  World world({});
+  const SessionId a = world.Open(world.Add({.key = "pump", .samples = 3}));
+  world.Advance(a, {}, 1);
+  world.Lose(world.Take()->id);
+  world.Finish(world.Take()->id);
+  const PartId killer = world.Take()->id;
+  world.Finish(world.Take()->id);
+  world.Lose(killer, "killed by signal 11");
+  EXPECT_THAT(world.Ended(a), StatusIs(absl::StatusCode::kInternal,
+                                       "making sample 0:0/1 of data set pump: two workers died of it (killed by "
+                                       "signal 11)"));
+  EXPECT_EQ(world.pool().live(), 0u);
+  EXPECT_THAT(world.closed_streams(), ElementsAre("pump"));
+}
+
+TEST(Making, SingleSampleIsLostOnce_IsMadeAgain) {
+  World world({});
+  const SessionId a = world.Open(world.Add({.key = "a", .samples = 1}));
+  world.Advance(a, {}, 1);
+  world.Lose(world.Take()->id);
+  world.MakeAll();
+  EXPECT_THAT(world.Said(a), ElementsAre("0:0"));
+}
+
+TEST(Making, TwoWorkersDieOfDifferentSamples_BatchIsMade) {
+  World world({.parallel_parts = 2});
+  const SessionId a = world.Open(world.Add({.key = "a", .pages = 4, .samples = 2}));
+  world.Advance(a, {}, 1);
+  const PartId first = world.Take()->id, second = world.Take()->id;
+  world.Lose(first);
+  world.Lose(second);
+  world.MakeAll();
+  EXPECT_THAT(world.Said(a), ElementsAre("0:0"));
+}
+
+TEST(Making, PartNotBegunIsGivenBack_ComesNextAgainAndCountsAsNoLoss) {
+  World world({});
+  const SessionId a = world.Open(world.Add({.key = "a", .steps = 9, .samples = 1}));
+  world.Advance(a, {}, 2);
+  const PartId part = world.Take()->id;
+  world.GiveBack(part);
+  EXPECT_EQ(world.Take()->id, part);
+  world.Lose(part);
+  world.MakeAll();
+  EXPECT_THAT(world.Said(a), ElementsAre("0:0", "0:1"));
+}
+
+TEST(Making, UnknownPartIsAnswered_IsIgnored) {
+  World world({});
+  world.scheduler().PartDone(4711, absl::OkStatus(), absl::UnixEpoch());
+  world.scheduler().PartLost(4711, "killed", absl::UnixEpoch());
+  world.scheduler().PartReturned(4711);
+  EXPECT_EQ(world.pool().live(), 0u);
+}
+
+// ---- failures ----
+
+TEST(Making, PartFails_WantingSessionsEndWithItAndNoOthers) {
+  World world({});
+  const StreamSpec stream = world.Add({.key = "a", .steps = 9}), other_stream = world.Add({.key = "b"});
+  const SessionId a = world.Open(stream), b = world.Open(stream), other = world.Open(other_stream);
+  const SessionId elsewhere = world.Open(stream, {.position = {0, 5}});
+  for (const SessionId id : {a, b, other, elsewhere}) world.Advance(id, {}, 1);
+  world.Finish(world.Take()->id, absl::DataLossError("pump.ts:37: not a number"));
+  world.MakeAll();
+  EXPECT_THAT(world.Ended(a), StatusIs(absl::StatusCode::kDataLoss, "pump.ts:37: not a number"));
+  EXPECT_THAT(world.Ended(b), StatusIs(absl::StatusCode::kDataLoss, "pump.ts:37: not a number"));
+  EXPECT_THAT(world.Said(other), ElementsAre("0:0"));
+  EXPECT_THAT(world.Said(elsewhere), ElementsAre("0:5"));
+}
+
+TEST(Making, BatchAheadFails_SessionGetsWhatComesBeforeItFirst) {
+  World world({});
+  const SessionId a = world.Open(world.Add({.key = "a", .steps = 9}));
+  world.Advance(a, {}, 3);
+  const PartId first = world.Take()->id, second = world.Take()->id;
+  world.Finish(second, absl::DataLossError("bad"));
+  EXPECT_THAT(world.Ended(a), StatusIs(absl::StatusCode::kUnknown));
+  world.Finish(first);
+  EXPECT_THAT(world.Said(a), ElementsAre("0:0"));
+  EXPECT_THAT(world.Ended(a), StatusIs(absl::StatusCode::kDataLoss, "bad"));
+}
+
+TEST(Making, FailedBatch_IsTriedAnewForASessionThatComesLater) {
+  World world({});
+  const StreamSpec stream = world.Add({.key = "a"});
+  const SessionId a = world.Open(stream);
+  world.Advance(a, {}, 1);
+  world.Finish(world.Take()->id, absl::DataLossError("bad"));
+  EXPECT_THAT(world.Ended(a), StatusIs(absl::StatusCode::kDataLoss));
+  const SessionId b = world.Open(stream);
+  world.Advance(b, {}, 1);
+  world.MakeAll();
+  EXPECT_THAT(world.Said(b), ElementsAre("0:0"));
+}
+
+TEST(Making, OnePartFailsWhileOthersRun_FailsWhenTheLastAnswers) {
+  World world({.parallel_parts = 3});
+  const SessionId a = world.Open(world.Add({.key = "a", .pages = 4, .samples = 6}));
+  world.Advance(a, {}, 1);
+  const PartId first = world.Take()->id, second = world.Take()->id, third = world.Take()->id;
+  world.Finish(first, absl::DataLossError("the first error counts"));
+  world.Finish(second, absl::InternalError("another"));
+  EXPECT_EQ(world.pool().live(), 1u) << "a worker still writes there";
+  world.Lose(third);
+  EXPECT_THAT(world.Ended(a), StatusIs(absl::StatusCode::kDataLoss, "the first error counts"));
+  EXPECT_EQ(world.pool().live(), 0u);
+}
+
+TEST(Making, BatchWithoutLayout_EndsTheSessionWhenItComesToIt) {
+  World world({});
+  const SessionId a = world.Open(world.Add({.key = "a", .steps = 9, .broken = Position{0, 1}}));
+  world.Advance(a, {}, 1);
+  world.MakeAll();
+  EXPECT_THAT(world.Said(a), ElementsAre("0:0"));
+  world.Advance(a, {}, 1);
+  EXPECT_THAT(world.Ended(a), StatusIs(absl::StatusCode::kDataLoss, HasSubstr("batch 0:1 is unreadable")));
+}
+
+TEST(Making, FailureWithoutWanters_LeavesNothing) {
+  World world({});
+  const SessionId a = world.Open(world.Add({.key = "a"}));
+  world.Advance(a, {}, 1);
+  const PartId part = world.Take()->id;
+  world.Close(a);
+  world.Finish(part, absl::DataLossError("bad"));
+  EXPECT_EQ(world.pool().live(), 0u);
+  EXPECT_THAT(world.closed_streams(), ElementsAre("a"));
+}
+
+// ---- room ----
+
+TEST(Making, RoomForOne_TheBatchWithLeastBeforeItComesFirst) {
+  World world({.pages = {2}});
+  const StreamSpec stream = world.Add({.key = "a", .steps = 9});
+  const SessionId holder = world.Open(world.Add({.key = "h", .steps = 9}));
+  world.Advance(holder, {}, 2);
+  world.MakeAll();
+  const SessionId ahead = world.Open(stream), behind = world.Open(world.Add({.key = "b", .steps = 9}));
+  world.Advance(ahead, {}, 3);
+  world.Advance(behind, {}, 2);
+  world.ReleaseAll(holder, 0);
+  EXPECT_EQ(world.Take()->at, (Position{0, 0}));
+  world.MakeAll();
+  EXPECT_THAT(world.Said(ahead), ElementsAre("0:0"));
+  EXPECT_THAT(world.Said(behind), ElementsAre("0:0"));
+}
+
+TEST(Making, RoomForOne_TheSessionWithLessInHandComesFirst) {
+  World world({.pages = {3}});
+  const SessionId rich = world.Open(world.Add({.key = "rich", .steps = 9}));
+  const SessionId holder = world.Open(world.Add({.key = "h", .steps = 9}));
+  world.Advance(rich, {}, 2);
+  world.Advance(holder, {}, 1);
+  world.MakeAll();
+  world.Advance(rich, {}, 1);
+  const SessionId poor = world.Open(world.Add({.key = "poor", .steps = 9}));
+  world.Advance(poor, {}, 1);
+  world.ReleaseAll(holder, 0);
+  world.MakeAll();
+  EXPECT_THAT(world.Said(poor), ElementsAre("0:0"));
+  EXPECT_THAT(world.Said(rich), ElementsAre("0:0", "0:1"));
+}
+
+TEST(Making, PoolGrows_WaitingBatchesArePlaced) {
+  World world({.pages = {2}});
+  const SessionId a = world.Open(world.Add({.key = "a", .steps = 9}));
+  world.Advance(a, {}, 3);
+  world.MakeAll();
+  EXPECT_THAT(world.Said(a), ElementsAre("0:0", "0:1"));
+  world.GrowPool(1);
+  world.MakeAll();
+  EXPECT_THAT(world.Said(a), ElementsAre("0:0", "0:1", "0:2"));
+}
+
+// ---- eviction ----
+
+TEST(Evicting, BatchesThatNobodyComesTo_GoFirstLeastRecentlyUsedFirst) {
+  World world({.pages = {4}});
+  const StreamSpec stream = world.Add({.key = "a", .steps = 99});
+  const SessionId a = Consume(&world, stream, 4);
+  EXPECT_THAT(world.Cached(), ElementsAre("a 0:0", "a 0:1", "a 0:2", "a 0:3"));
+  const SessionId again = world.Open(stream);
+  world.Advance(again, {}, 1);  // uses 0:0 once more
+  world.Close(again);
+  world.Advance(a, {}, 1);
+  EXPECT_THAT(world.Cached(), ElementsAre("a 0:0", "a 0:2", "a 0:3"));
+}
+
+TEST(Evicting, BatchesThatASessionWillComeTo_StayLongerTheFarthestGoesFirst) {
+  World world({.pages = {4}});
+  const StreamSpec stream = world.Add({.key = "a", .steps = 99});
+  Consume(&world, stream, 4);
+  world.Open(stream);  // comes to all of them
+  const SessionId other = world.Open(world.Add({.key = "b"}));
+  world.Advance(other, {}, 1);
+  EXPECT_EQ(world.TimesMade(stream, {0, 3}), 1);
+  EXPECT_THAT(world.Cached(), ElementsAre("a 0:0", "a 0:1", "a 0:2"));
+}
+
+TEST(Evicting, BatchesNobodyComesToBeforeThoseSomebodyWill_EvenIfUsedLater) {
+  World world({.pages = {4}});
+  const StreamSpec stream = world.Add({.key = "a", .steps = 99}), done = world.Add({.key = "done"});
+  world.Close(Consume(&world, stream, 3));
+  world.Close(Consume(&world, done, 1));
+  world.Open(stream);
+  const SessionId other = world.Open(world.Add({.key = "b"}));
+  world.Advance(other, {}, 1);
+  EXPECT_THAT(world.Cached(), ElementsAre("a 0:0", "a 0:1", "a 0:2"));
+  EXPECT_THAT(world.closed_streams(), ElementsAre("done"));
+}
+
+TEST(Evicting, LeasedBatches_NeverGo) {
+  World world({.pages = {2}});
+  const SessionId a = world.Open(world.Add({.key = "a"})), b = world.Open(world.Add({.key = "b"}));
+  world.Advance(a, {}, 2);
+  world.MakeAll();
+  world.Advance(b, {}, 2);
+  EXPECT_EQ(world.MakeAll(), 0);
+  EXPECT_THAT(world.Cached(), ElementsAre("a 0:0", "a 0:1"));
+}
+
+TEST(Evicting, WantedBatchLessUrgentThanTheNeedyOne_IsPlannedAnew) {
+  World world({.pages = {2}});
+  const StreamSpec stream = world.Add({.key = "a", .steps = 9});
+  const SessionId a = world.Open(stream);
+  world.Advance(a, {}, 2);
+  const PartId first = world.Take()->id, second = world.Take()->id;
+  world.Finish(second);  // 0:1 is there, and waits for 0:0
+  const SessionId b = world.Open(world.Add({.key = "b", .steps = 9}));
+  world.Advance(b, {}, 1);
+  EXPECT_THAT(world.Cached(), IsEmpty()) << "b has nothing, a would have 0:0 before it";
+  EXPECT_EQ(world.Status().arena().extents().planned(), 1u);
+  world.Finish(first);
+  world.MakeAll();
+  EXPECT_THAT(world.Said(b), ElementsAre("0:0"));
+  EXPECT_THAT(world.Said(a), ElementsAre("0:0"));
+  world.ReleaseAll(a, 0);
+  world.MakeAll();
+  EXPECT_THAT(world.Said(a), ElementsAre("0:0", "0:1"));
+  EXPECT_EQ(world.TimesMade(stream, {0, 1}), 2);
+}
+
+TEST(Evicting, WantedBatchAsUrgentAsTheNeedyOne_Stays) {
+  World world({.pages = {3}});
+  const SessionId a = world.Open(world.Add({.key = "a", .steps = 9})),
+                  b = world.Open(world.Add({.key = "b", .steps = 9}));
+  world.Advance(a, {}, 2);
+  const PartId first = world.Take()->id;
+  world.Finish(world.Take()->id);  // a 0:1, wanted with one before it
+  world.Advance(b, {}, 2);         // b 0:0 takes the last room; b 0:1 is as urgent as a 0:1
+  EXPECT_THAT(world.Cached(), ElementsAre("a 0:1"));
+  world.Finish(first);
+}
+
+TEST(Evicting, SmallBatchesMakeRoomForALargeOne) {
+  World world({.pages = {8}});
+  world.Close(Consume(&world, world.Add({.key = "small", .steps = 99}), 8));
+  const SessionId large = world.Open(world.Add({.key = "large", .pages = 4}));
+  world.Advance(large, {}, 1);
+  world.MakeAll();
+  EXPECT_THAT(world.Said(large), ElementsAre("0:0"));
+  EXPECT_EQ(world.Status().arena().evictions(), 4u);
+}
+
+TEST(Evicting, EvictedBatch_IsMadeAgainForWhoComesLater) {
+  World world({.pages = {2}});
+  const StreamSpec stream = world.Add({.key = "a", .steps = 9});
+  Consume(&world, stream, 4);
+  const SessionId late = world.Open(stream);
+  world.Advance(late, {}, 1);
+  world.MakeAll();
+  EXPECT_THAT(world.Said(late), ElementsAre("0:0"));
+  EXPECT_EQ(world.TimesMade(stream, {0, 0}), 2);
+}
+
+}  // namespace
+}  // namespace stoker::schedule::testing
