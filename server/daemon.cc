@@ -158,6 +158,7 @@ void Daemon::Prefault(const std::function<void()>& on_serving) {
 
 void Daemon::Stop() {
   if (stopping_.exchange(true)) return;
+  if (prefault_thread_.joinable()) prefault_thread_.join();  // it ends early, and does not say SERVING after this
   serving_.store(false);
   if (server_) {
     server_->GetHealthCheckService()->SetServingStatus(false);
@@ -171,7 +172,6 @@ void Daemon::Stop() {
     server_->Shutdown(absl::ToChronoTime(absl::Now() + options_.drain_deadline));
     server_->Wait();
   }
-  if (prefault_thread_.joinable()) prefault_thread_.join();
   if (!loop_thread_.joinable()) return;
   // Workers go on the loop's thread, which started them, and before the loop does.
   loop_.Call([this] { engine_.reset(); });

@@ -41,7 +41,10 @@ absl::Status Worker::Handle(const v1::ToWorker& message, UniqueFd fd) {
       return absl::OkStatus();
     case v1::ToWorker::kOpenStream: {
       const auto& open = message.open_stream();
-      streams_.insert_or_assign(open.stream(), batch::BatchMaker::Create(open.store_dir(), open.recipe(), open.plan()));
+      Stream& stream = streams_[open.stream()];
+      auto maker = batch::BatchMaker::Create(open.store_dir(), open.recipe(), open.plan());
+      stream.status = maker.status();
+      if (maker.ok()) stream.maker = *std::move(maker);
       return absl::OkStatus();
     }
     case v1::ToWorker::kCloseStream:
@@ -91,14 +94,14 @@ absl::Status Worker::Make(const v1::ToWorker::MakePart& part) {
     return absl::InternalError(
         absl::StrCat("part ", part.part(), ": unknown stream ", part.stream(), " or segment ", part.segment()));
   }
-  if (!stream->second.ok()) return stream->second.status();
+  STOKER_RETURN_IF_ERROR(stream->second.status);
   const uint64_t size = segment->second.size_bytes();
   if (part.extent_size_bytes() > size || part.extent_offset_bytes() > size - part.extent_size_bytes()) {
     return absl::InternalError(absl::StrCat("part ", part.part(), ": extent is not inside the segment"));
   }
-  return (*stream->second)
-      ->WritePart({part.epoch(), part.step()}, part.first_sample(), part.sample_count(),
-                  {segment->second.mutable_data() + part.extent_offset_bytes(), part.extent_size_bytes()});
+  return stream->second.maker->WritePart(
+      {part.epoch(), part.step()}, part.first_sample(), part.sample_count(),
+      {segment->second.mutable_data() + part.extent_offset_bytes(), part.extent_size_bytes()});
 }
 
 }  // namespace stoker::workers

@@ -29,8 +29,11 @@ class Worker {
 
   Channel channel_;
   absl::flat_hash_map<uint32_t, segment::MappedSegment> segments_;
-  // An error is kept, to be the answer to each part of the stream.
-  absl::flat_hash_map<uint64_t, absl::StatusOr<std::unique_ptr<batch::BatchMaker>>> streams_;
+  struct Stream {
+    absl::Status status;  // the answer to each part, where it is an error
+    std::unique_ptr<batch::BatchMaker> maker;
+  };
+  absl::flat_hash_map<uint64_t, Stream> streams_;
 };
 
 }  // namespace stoker::workers
