@@ -103,6 +103,7 @@ absl::Status Scheduler::Advance(SessionId id, absl::Span<const LeaseId> release,
   Session* const session = it->second.get();
   for (const LeaseId lease : release) {
     if (!session->leases.contains(lease)) {
+      Place();  // what was returned before it is room
       return absl::InvalidArgumentError(absl::StrCat("release: lease ", lease, " is not held"));
     }
     ReturnLease(lease);

@@ -75,7 +75,7 @@ class Scheduler {
   std::optional<Part> NextPart();
   void PartDone(PartId part, const absl::Status& status, absl::Time now);
   void PartLost(PartId part, absl::string_view how, absl::Time now);  // its worker died: "killed by signal 9"
-  void PartReturned(PartId part);  // not begun: its worker died of another
+  void PartReturned(PartId part);                                     // not begun: its worker died of another
   // The pool has more room than it had.
   void RoomAppeared() { Place(); }
   void SetParallelParts(uint32_t parts) { options_.parallel_parts = parts; }

@@ -330,6 +330,17 @@ TEST(Scheduler, ReleaseOfAPin_IsInvalid) {
   world.Unpin(pin);
 }
 
+TEST(Scheduler, LeasesReturnedBeforeAProtocolError_AreRoomForOthers) {
+  World world({.pages = {2}, .lease_limit = 2});
+  const SessionId a = world.Open(world.Add({.key = "a"})), b = world.Open(world.Add({.key = "b"}));
+  world.Advance(a, {}, 2);
+  world.MakeAll();
+  world.Advance(b, {}, 1);
+  EXPECT_EQ(world.MakeAll(), 0);
+  EXPECT_THAT(world.TryAdvance(a, {world.Leases(a)[0], 999999}, 0), StatusIs(absl::StatusCode::kInvalidArgument));
+  EXPECT_EQ(world.MakeAll(), 1);
+}
+
 TEST(Scheduler, AdvanceAfterClose_IsIgnored) {
   World world({});
   const SessionId a = world.Open(world.Add({.key = "a"}));
