@@ -39,7 +39,7 @@ uint64_t Scheduler::Urgency(const Batch& batch) const {
 
 // Gives room to all planned batches that can have it, the most urgent first.
 void Scheduler::Place() {
-  if (planned_.empty()) return;
+  if (planned_.empty() || !draining_.ok()) return;
   std::vector<std::pair<uint64_t, Batch*>> waiting;
   for (Batch* batch : planned_) waiting.emplace_back(Urgency(*batch), batch);
   planned_.clear();

@@ -404,6 +404,17 @@ TEST(Scheduler, Drain_EndsAllWithTheReasonAndOpensNoMore) {
   EXPECT_EQ(world.Status().arena().extents().leased(), 0u);
 }
 
+TEST(Scheduler, DrainWithSessionsThatWait_MakesNothingMore) {
+  World world({.pages = {2}});
+  const SessionId a = world.Open(world.Add({.key = "a"}));
+  const SessionId b = world.Open(world.Add({.key = "b"}));
+  const SessionId c = world.Open(world.Add({.key = "c"}));
+  for (const SessionId id : {a, b, c}) world.Advance(id, {}, 2);
+  world.MakeAll();
+  world.Drain(absl::UnavailableError("stopping"));
+  EXPECT_EQ(world.Take(), std::nullopt);
+}
+
 // ---- pins ----
 
 TEST(Scheduler, Pin_OutlivesTheSession) {
