@@ -6,10 +6,14 @@
 #include <sys/eventfd.h>
 
 #include <algorithm>
-
-#include "absl/time/clock.h"
+#include <chrono>
 
 namespace stoker::loop {
+namespace {
+
+absl::Duration MonotonicNow() { return absl::FromChrono(std::chrono::steady_clock::now().time_since_epoch()); }
+
+}  // namespace
 
 EventLoop::EventLoop() : epoll_(::epoll_create1(EPOLL_CLOEXEC)), wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   epoll_event event = {};
@@ -23,14 +27,9 @@ EventLoop::~EventLoop() = default;
 void EventLoop::Run() {
   constexpr int kEvents = 64;
   epoll_event events[kEvents];
-  bool stopping = false;
-  while (!stopping) {
+  do {
     const int count = ::epoll_wait(epoll_.get(), events, kEvents, TimeoutMilliseconds());
     turns_.fetch_add(1, std::memory_order_relaxed);
-    {
-      absl::MutexLock lock(&mutex_);
-      stopping = stopping_;
-    }
     for (int i = 0; i < count; ++i) {
       const auto it = watched_.find(events[i].data.fd);
       if (it == watched_.end()) continue;  // unwatched by an event before it in this turn, or the eventfd
@@ -38,8 +37,7 @@ void EventLoop::Run() {
       (*ready)(events[i].events);
     }
     RunTimers();
-    RunPosted();
-  }
+  } while (RunPosted());
 }
 
 void EventLoop::Stop() {
@@ -60,15 +58,18 @@ void EventLoop::Post(std::function<void()> function) {
   (void)!::write(wake_.get(), &one, sizeof(one));  // a full counter wakes it as well
 }
 
-void EventLoop::RunPosted() {
+bool EventLoop::RunPosted() {
   uint64_t count;
   (void)!::read(wake_.get(), &count, sizeof(count));  // first: what is posted from here on wakes the loop again
   std::vector<std::function<void()>> functions;
+  bool stopping;
   {
     absl::MutexLock lock(&mutex_);
     functions.swap(posted_);
+    stopping = stopping_;
   }
   for (const auto& function : functions) function();
+  return !stopping;
 }
 
 void EventLoop::Watch(int fd, std::function<void(uint32_t)> ready) {
@@ -85,7 +86,7 @@ void EventLoop::Unwatch(int fd) {
 
 EventLoop::TimerId EventLoop::After(absl::Duration delay, std::function<void()> function) {
   const TimerId id = next_timer_++;
-  const absl::Time when = absl::Now() + delay;
+  const absl::Duration when = MonotonicNow() + delay;
   timers_[{when, id}] = std::move(function);
   timer_times_[id] = when;
   return id;
@@ -99,7 +100,7 @@ void EventLoop::Cancel(TimerId timer) {
 }
 
 void EventLoop::RunTimers() {
-  const absl::Time now = absl::Now();
+  const absl::Duration now = MonotonicNow();
   while (!timers_.empty() && timers_.begin()->first.first <= now) {
     const auto node = timers_.extract(timers_.begin());
     timer_times_.erase(node.key().second);
@@ -110,7 +111,7 @@ void EventLoop::RunTimers() {
 int EventLoop::TimeoutMilliseconds() const {
   constexpr absl::Duration kLongest = absl::Seconds(1);  // so that turns() grows
   if (timers_.empty()) return static_cast<int>(absl::ToInt64Milliseconds(kLongest));
-  const absl::Duration left = std::min(kLongest, timers_.begin()->first.first - absl::Now());
+  const absl::Duration left = std::min(kLongest, timers_.begin()->first.first - MonotonicNow());
   return left <= absl::ZeroDuration() ? 0 : static_cast<int>(absl::ToInt64Milliseconds(left)) + 1;
 }
 

@@ -63,6 +63,7 @@ class EventLoop {
   void Watch(int fd, std::function<void(uint32_t events)> ready);
   void Unwatch(int fd);
 
+  // By the monotonic clock: setting the time of day moves nothing.
   TimerId After(absl::Duration delay, std::function<void()> function);
   void Cancel(TimerId timer);  // one that has fired, or 0, is ignored
 
@@ -70,7 +71,7 @@ class EventLoop {
   uint64_t turns() const { return turns_.load(std::memory_order_relaxed); }
 
  private:
-  void RunPosted();
+  bool RunPosted();  // false once the loop is to end
   void RunTimers();
   int TimeoutMilliseconds() const;
 
@@ -81,8 +82,9 @@ class EventLoop {
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
 
   absl::flat_hash_map<int, std::shared_ptr<std::function<void(uint32_t)>>> watched_;
-  std::map<std::pair<absl::Time, TimerId>, std::function<void()>> timers_;
-  absl::flat_hash_map<TimerId, absl::Time> timer_times_;
+  // Times are durations since the monotonic clock's zero.
+  std::map<std::pair<absl::Duration, TimerId>, std::function<void()>> timers_;
+  absl::flat_hash_map<TimerId, absl::Duration> timer_times_;
   TimerId next_timer_ = 1;
   std::atomic<uint64_t> turns_{0};
 };
