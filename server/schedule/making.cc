@@ -178,6 +178,11 @@ void Scheduler::FinishMaking(Batch* batch, absl::Time now) {
     ++batch->stream->made;
     actions_->Seal(batch->extent, batch->sequence);
     UpdateUnleased(batch);
+    if (batch->stream->forgotten) {  // then nobody wants it
+      FreeExtent(batch);
+      Place();
+      return;
+    }
   } else {
     pool_->Free(batch->extent);
     batch->state = Batch::State::kFailed;

@@ -60,6 +60,7 @@ absl::StatusOr<SessionId> Scheduler::OpenSession(const StreamSpec& stream_spec, 
         absl::StrCat("position.step: ", spec.position.step, " is past the ", steps, " steps of an epoch"));
   }
   Stream* stream = FindOrCreateStream(stream_spec);
+  stream->forgotten = false;
   auto session = std::make_unique<Session>();
   session->id = next_id_++;
   session->stream = stream;
@@ -254,7 +255,9 @@ absl::StatusOr<Scheduler::Pinned> Scheduler::Pin(SessionId session, LeaseId leas
 }
 
 void Scheduler::Unpin(LeaseId pin) {
+  Batch* const batch = leases_.at(pin).batch;
   ReturnLease(pin);
+  if (batch->leases == 0 && batch->stream->forgotten) FreeExtent(batch);
   Place();
 }
 
@@ -266,6 +269,9 @@ bool Scheduler::InUse(absl::string_view store) const {
 }
 
 void Scheduler::Forget(absl::string_view store) {
+  for (const auto& [id, stream] : streams_) {
+    if (stream->spec.store == store) stream->forgotten = true;
+  }
   for (auto it = unleased_.begin(); it != unleased_.end();) {
     Batch* const batch = *it++;
     if (batch->stream->spec.store == store) FreeExtent(batch);

@@ -93,7 +93,8 @@ class Scheduler {
   // ---- data sets and status ----
 
   bool InUse(absl::string_view store) const;  // by a session
-  void Forget(absl::string_view store);       // drops what is cached of it. REQUIRES: !InUse(store)
+  // Drops what is cached of it, and what is being made or pinned as soon as that ends. REQUIRES: !InUse(store)
+  void Forget(absl::string_view store);
   void FillStatus(absl::Time now, v1::StatusReply* status) const;
 
  private:

@@ -45,6 +45,7 @@ struct Stream {
   uint64_t steps = 0;
   absl::flat_hash_map<Position, std::unique_ptr<Batch>> batches;
   std::vector<Session*> sessions;
+  bool forgotten = false;  // since its last session: what is being made or pinned is not kept either
   uint64_t made = 0;
   uint64_t delivered = 0;
 };

@@ -487,5 +487,49 @@ TEST(Scheduler, Forget_DropsWhatIsCachedOfThatStoreAlone) {
   EXPECT_THAT(world.closed_streams(), ElementsAre("a"));
 }
 
+TEST(Scheduler, ForgetWhileABatchIsMade_NothingOfItStays) {
+  World world({});
+  const StreamSpec stream = world.Add({.key = "a"});
+  const SessionId a = world.Open(stream);
+  world.Advance(a, {}, 2);
+  const PartId part = world.Take()->id;
+  world.Close(a);
+  world.Forget(stream);
+  world.Finish(part);
+  world.MakeAll();
+  EXPECT_THAT(world.Cached(), IsEmpty());
+  EXPECT_THAT(world.closed_streams(), ElementsAre("a"));
+}
+
+TEST(Scheduler, ForgetWhileABatchIsPinned_NothingOfItStaysAfterUnpin) {
+  World world({});
+  const StreamSpec stream = world.Add({.key = "a"});
+  const SessionId a = world.Open(stream);
+  world.Advance(a, {}, 1);
+  world.MakeAll();
+  const LeaseId pin = world.Pin(a, world.Leases(a)[0]);
+  world.Close(a);
+  world.Forget(stream);
+  EXPECT_THAT(world.Cached(), ElementsAre("a 0:0"));
+  world.Unpin(pin);
+  EXPECT_THAT(world.Cached(), IsEmpty());
+  EXPECT_THAT(world.closed_streams(), ElementsAre("a"));
+}
+
+TEST(Scheduler, ForgottenStreamIsOpenedAgain_ItIsKeptAgain) {
+  World world({});
+  const StreamSpec stream = world.Add({.key = "a"});
+  const SessionId a = world.Open(stream);
+  world.Advance(a, {}, 1);
+  const PartId part = world.Take()->id;
+  world.Close(a);
+  world.Forget(stream);
+  const SessionId b = world.Open(stream);
+  world.Advance(b, {}, 1);
+  world.Finish(part);
+  world.Close(b);
+  EXPECT_THAT(world.Cached(), ElementsAre("a 0:0"));
+}
+
 }  // namespace
 }  // namespace stoker::schedule::testing
