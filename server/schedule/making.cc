@@ -2,6 +2,7 @@
 // How batches find room, get made, and go.
 #include <algorithm>
 #include <limits>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -152,9 +153,12 @@ void Scheduler::PartLost(PartId id, absl::string_view how, absl::Time now) {
   Batch* const batch = lost.batch;
   --batch->parts_left;
   if (lost.part.count <= 1 && lost.losses > 0) {
+    const Stream& stream = *batch->stream;
+    const std::string what = lost.part.count == 0
+                                 ? absl::StrCat("the empty batch ", batch->at.step, " of epoch ", batch->at.epoch)
+                                 : stream.spec.source->DescribeSample(batch->at, lost.part.first);
     batch->failure.Update(absl::InternalError(
-        absl::StrCat("making ", batch->stream->spec.source->DescribeSample(batch->at, lost.part.first), " of data set ",
-                     batch->stream->spec.dataset, ": two workers died of it (", how, ")")));
+        absl::StrCat("making ", what, " of data set ", stream.spec.dataset, ": two workers died of it (", how, ")")));
   } else if (batch->failure.ok()) {
     // By halves would need fewer parts, but the sample that kills is found at once this way, and it is rare.
     for (uint32_t i = std::max(lost.part.count, 1u); i > 0; --i) {

@@ -103,6 +103,17 @@ TEST(Making, WorkerDies_ItsPartIsMadeAgainSampleBySampleAndFirst) {
   EXPECT_THAT(world.Said(a), ElementsAre("0:0", "0:1"));
 }
 
+TEST(Making, EmptyPartIsLostTwice_BatchFails) {
+  World world({});
+  const SessionId a = world.Open(world.Add({.key = "a", .samples = 0}));
+  world.Advance(a, {}, 1);
+  world.Lose(world.Take()->id);
+  world.Lose(world.Take()->id);
+  EXPECT_THAT(world.Ended(a),
+              StatusIs(absl::StatusCode::kInternal, AllOf(HasSubstr("the empty batch 0 of epoch 0"),
+                                                          HasSubstr("data set a"), HasSubstr("signal 9"))));
+}
+
 TEST(Making, SampleKillsTwoWorkers_BatchFailsAndNamesTheSample) {
   World world({});
   const SessionId a = world.Open(world.Add({.key = "pump", .samples = 3}));
