@@ -128,6 +128,17 @@ void Scheduler::AddPart(Batch* batch, uint32_t first, uint32_t count, int losses
   }
 }
 
+// Of a batch that fails anyway.
+void Scheduler::DropReadyParts(Batch* batch) {
+  std::erase_if(ready_parts_, [&](PartId id) {
+    const auto it = parts_.find(id);
+    if (it->second.batch != batch) return false;
+    parts_.erase(it);
+    --batch->parts_left;
+    return true;
+  });
+}
+
 std::optional<Part> Scheduler::NextPart() {
   if (ready_parts_.empty()) return std::nullopt;
   const PartId id = ready_parts_.front();
@@ -142,6 +153,7 @@ void Scheduler::PartDone(PartId id, const absl::Status& status, absl::Time now) 
   parts_.erase(it);
   --batch->parts_left;
   batch->failure.Update(status);
+  if (!batch->failure.ok()) DropReadyParts(batch);
   if (batch->parts_left == 0) FinishMaking(batch, now);
 }
 
@@ -166,6 +178,7 @@ void Scheduler::PartLost(PartId id, absl::string_view how, absl::Time now) {
     }
     actions_->PartsReady();
   }
+  if (!batch->failure.ok()) DropReadyParts(batch);
   if (batch->parts_left == 0) FinishMaking(batch, now);
 }
 

@@ -117,6 +117,7 @@ class Scheduler {
   bool EvictFor(const Batch& needy);
   void CutIntoParts(Batch* batch);
   void AddPart(Batch* batch, uint32_t first, uint32_t count, int losses);
+  void DropReadyParts(Batch* batch);
   void FinishMaking(Batch* batch, absl::Time now);
   void NotifyWanters(Batch* batch, absl::Time now);
   void UpdateUnleased(Batch* batch);

@@ -224,6 +224,15 @@ TEST(Making, OnePartFailsWhileOthersRun_FailsWhenTheLastAnswers) {
   EXPECT_EQ(world.pool().live(), 0u);
 }
 
+TEST(Making, FailedWithPartsNotBegun_TheyAreNotHandedOut) {
+  World world({.parallel_parts = 3});
+  const SessionId a = world.Open(world.Add({.key = "a", .pages = 4, .samples = 6}));
+  world.Advance(a, {}, 1);
+  world.Finish(world.Take()->id, absl::DataLossError("bad"));
+  EXPECT_EQ(world.Take(), std::nullopt);
+  EXPECT_THAT(world.Ended(a), StatusIs(absl::StatusCode::kDataLoss, "bad"));
+}
+
 TEST(Making, BatchWithoutLayout_EndsTheSessionWhenItComesToIt) {
   World world({});
   const SessionId a = world.Open(world.Add({.key = "a", .steps = 9, .broken = Position{0, 1}}));
