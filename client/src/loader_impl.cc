@@ -103,9 +103,9 @@ absl::StatusOr<std::shared_ptr<Session>> LoaderImpl::CurrentSession() {
   session.open.set_pid(::getpid());
   session.open.set_host(HostName());
   session.open.set_store(info_.store());
+  session.open.set_end_epoch(end_epoch_);
   session.prefetch = careful_ > 0 ? 0 : options_.prefetch;
   session.transport = options_.transport;
-  session.end_epoch = end_epoch_;
   STOKER_ASSIGN_OR_RETURN(session_, Session::Start(connection_, std::move(session), segments_));
   is_open_ = false;
   open_by_ = absl::Now() + options_.open_timeout;

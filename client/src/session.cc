@@ -2,7 +2,6 @@
 #include "client/src/session.h"
 
 #include <algorithm>
-#include <limits>
 #include <system_error>
 #include <utility>
 
@@ -15,7 +14,6 @@
 namespace stoker::client {
 namespace {
 
-constexpr uint64_t kUnlimited = std::numeric_limits<uint64_t>::max();
 constexpr uint64_t kFewLarge = 2;
 constexpr uint64_t kManySmall = 4;
 constexpr uint64_t kLargeBatchBytes = 256 << 20;
@@ -53,8 +51,7 @@ Session::Session(std::shared_ptr<Connection> connection, SessionOptions options,
       inline_(options_.transport == Transport::kInline),
       expected_(options_.open.position()),
       depth_(FirstDepth(options_.prefetch)),
-      granted_(depth_),
-      grantable_(kUnlimited) {
+      granted_(depth_) {
   context_.set_initial_metadata_corked(true);  // goes with the first message
 }
 
@@ -166,10 +163,8 @@ bool Session::PendingLocked() const {
 void Session::GrantLocked(uint64_t depth) {
   if (opened_.lease_limit() > 0) depth = std::min(depth, opened_.lease_limit());
   if (stopped_ || granted_ + queued_batches_ >= depth) return;
-  const uint64_t credits = std::min(depth - granted_ - queued_batches_, grantable_);
-  if (credits == 0) return;
+  const uint64_t credits = depth - granted_ - queued_batches_;
   granted_ += credits;
-  if (grantable_ != kUnlimited) grantable_ -= credits;
   if (!PendingLocked()) pending_.Signal();
   pending_credits_ += credits;
 }
@@ -255,11 +250,6 @@ absl::Status Session::HandleOpened(v1::SessionReply::Opened& opened) {
   absl::MutexLock lock(&mu_);
   opened_ = std::move(opened);
   is_open_ = true;
-  const v1::Position& start = options_.open.position();
-  if (options_.end_epoch > 0) {
-    const uint64_t batches = (options_.end_epoch - start.epoch()) * opened_.steps_per_epoch() - start.step();
-    grantable_ = batches - std::min(batches, granted_);
-  }
   if (options_.prefetch < 0 && opened_.batch_bytes() <= kLargeBatchBytes) depth_ = kManySmall;
   GrantLocked(depth_);
   if (PendingLocked()) pending_.Signal();

@@ -36,7 +36,6 @@ struct SessionOptions {
   v1::SessionRequest::Open open;  // credits are filled in
   int prefetch = LoaderOptions::kAutomaticPrefetch;
   Transport transport = Transport::kAuto;
-  uint64_t end_epoch = 0;  // no batches of this epoch and later are asked for; 0: endless
 };
 
 class Session : public LeaseOwner, public std::enable_shared_from_this<Session> {
@@ -119,7 +118,6 @@ class Session : public LeaseOwner, public std::enable_shared_from_this<Session> 
   uint64_t held_ ABSL_GUARDED_BY(mu_) = 0;       // leases that the user holds
   uint64_t depth_ ABSL_GUARDED_BY(mu_) = 0;      // of prefetch
   uint64_t granted_ ABSL_GUARDED_BY(mu_) = 0;    // credits that have not come back as a batch
-  uint64_t grantable_ ABSL_GUARDED_BY(mu_) = 0;  // batches up to end_epoch that no credit was given for
   uint64_t pending_credits_ ABSL_GUARDED_BY(mu_) = 0;
   std::vector<uint64_t> pending_releases_ ABSL_GUARDED_BY(mu_);
   bool stopped_ ABSL_GUARDED_BY(mu_) = false;

@@ -32,7 +32,7 @@ namespace stoker {
 struct ConnectOptions {
   // A socket's path, unix:PATH or HOST:PORT. Empty: $STOKER_ADDRESS, else the system daemon's socket
   // /run/stoker/stoker.sock if somebody answers there, else the user's own (shared/base/paths.h).
-  std::string address;
+  std::string address = {};
   absl::Duration timeout = absl::Seconds(10);
 };
 

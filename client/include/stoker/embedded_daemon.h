@@ -20,12 +20,12 @@
 namespace stoker {
 
 struct EmbeddedDaemonOptions {
-  std::string program;                 // path of stokerd; empty: beside this program, else in $PATH
-  std::string arena_bytes = "256MiB";  // as --arena-bytes
-  std::string workers = "auto";        // as --workers
-  std::string cache_dir;               // empty: inside the temporary directory, gone at the end
-  std::vector<std::string> roots;      // as --root
-  std::vector<std::string> extra;      // more arguments
+  std::string program = {};             // path of stokerd; empty: beside this program, else in $PATH
+  std::string arena_bytes = "256MiB";   // as --arena-bytes
+  std::string workers = "auto";         // as --workers
+  std::string cache_dir = {};           // empty: inside the temporary directory, gone at the end
+  std::vector<std::string> roots = {};  // as --root
+  std::vector<std::string> extra = {};  // more arguments
   absl::Duration start_timeout = absl::Seconds(60);
   absl::Duration stop_timeout = absl::Seconds(15);  // from SIGTERM to SIGKILL
 };

@@ -56,11 +56,11 @@ enum class Transport {
 struct LoaderOptions {
   static constexpr int kAutomaticPrefetch = -1;
 
-  std::string dataset;
-  v1::Recipe recipe;
-  v1::Plan plan;
-  v1::Position start;   // of the first batch
-  uint64_t epochs = 0;  // how many from start.epoch on; 0: endless
+  std::string dataset = {};
+  v1::Recipe recipe = {};
+  v1::Plan plan = {};
+  v1::Position start = {};  // of the first batch
+  uint64_t epochs = 0;      // how many from start.epoch on; 0: endless
 
   // Batches asked for ahead of Next(). Automatic: 4, or 2 when batches are larger than 256 MiB. 0 asks for a batch only
   // when Next() waits for it.
