@@ -139,10 +139,22 @@ void Scheduler::DropReadyParts(Batch* batch) {
   });
 }
 
+// The most urgent, and among equals the oldest.
 std::optional<Part> Scheduler::NextPart() {
-  if (ready_parts_.empty()) return std::nullopt;
-  const PartId id = ready_parts_.front();
-  ready_parts_.pop_front();
+  constexpr int kLookedAt = 1024;  // so that the cost stays bounded
+  auto best = ready_parts_.end();
+  uint64_t least = kNever;
+  int looked_at = 0;
+  for (auto it = ready_parts_.begin(); it != ready_parts_.end() && looked_at < kLookedAt; ++it, ++looked_at) {
+    const uint64_t urgency = Urgency(*parts_.at(*it).batch);
+    if (best != ready_parts_.end() && urgency >= least) continue;
+    best = it;
+    least = urgency;
+    if (urgency == 0) break;
+  }
+  if (best == ready_parts_.end()) return std::nullopt;
+  const PartId id = *best;
+  ready_parts_.erase(best);
   return parts_.at(id).part;
 }
 

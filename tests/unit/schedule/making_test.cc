@@ -288,6 +288,18 @@ TEST(Making, RoomForOne_TheSessionWithLessInHandComesFirst) {
   EXPECT_THAT(world.Said(rich), ElementsAre("0:0", "0:1"));
 }
 
+TEST(Making, SessionJoinsWhileMuchIsQueued_ItsFirstBatchIsMadeNext) {
+  World world({});
+  const SessionId eager = world.Open(world.Add({.key = "eager", .steps = 99}));
+  world.Advance(eager, {}, 20);
+  const SessionId late = world.Open(world.Add({.key = "late", .steps = 99}));
+  world.Advance(late, {}, 2);
+  world.MakeOne();
+  world.MakeOne();
+  EXPECT_THAT(world.Said(eager), ElementsAre("0:0"));
+  EXPECT_THAT(world.Said(late), ElementsAre("0:0"));
+}
+
 TEST(Making, PoolGrows_WaitingBatchesArePlaced) {
   World world({.pages = {2}});
   const SessionId a = world.Open(world.Add({.key = "a", .steps = 9}));
