@@ -113,7 +113,7 @@ void PrintFields(std::ostream& out, const std::vector<std::pair<std::string, std
 
 std::string FormatCount(uint64_t count) {
   std::string digits = absl::StrCat(count);
-  for (size_t at = digits.size(); at > 3; at -= 3) digits.insert(at - 3, " ");
+  for (size_t at = digits.size(); at > 3; at -= 3) digits.insert(at - 3, 1, ' ');
   return digits;
 }
 

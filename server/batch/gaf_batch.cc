@@ -159,7 +159,7 @@ absl::Status GafBatchMaker::WriteSeries(uint64_t row, int64_t length, const Targ
   if (!out.series && !out.stats) return absl::OkStatus();
   const transforms::ValueRange target = {gaf_.sample_range().low(), gaf_.sample_range().high()};
   for (int64_t c = 0; gaf_.series_scale() == GafRecipe::TO_CHANNEL && c < channels_; ++c) {
-    STOKER_RETURN_IF_ERROR(transforms::ScaleValues(bounds_[static_cast<size_t>(c)], target, /*clip=*/true,
+    STOKER_RETURN_IF_ERROR(transforms::ScaleValues(bounds_[static_cast<size_t>(c)], target,
                                                    absl::MakeSpan(values_.data() + c * length, length)));
   }
   if (out.stats) {
