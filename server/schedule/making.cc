@@ -23,6 +23,7 @@ uint64_t StepsBetween(const Stream& stream, const Position& from, const Position
 uint64_t StepsUntilWanted(const Batch& batch) {
   uint64_t least = kNever;
   for (const Session* session : batch.stream->sessions) {
+    if (session->EndsBefore(batch.at)) continue;
     least = std::min(least, StepsBetween(*batch.stream, session->next, batch.at));
   }
   return least;

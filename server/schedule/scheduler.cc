@@ -20,10 +20,6 @@ Position After(const Stream& stream, Position position, uint64_t count) {
 // A position is normal when its step is a step; at the end of an epoch an EndOfEpoch is due first.
 bool AtEndOfEpoch(const Stream& stream, const Position& position) { return position.step == stream.steps; }
 
-bool PastEnd(const Session& session, const Position& position) {
-  return session.spec.end_epoch != 0 && position.epoch >= session.spec.end_epoch;
-}
-
 template <typename T>
 void EraseOne(std::vector<T*>* list, T* item) {
   const auto it = std::find(list->begin(), list->end(), item);
@@ -151,7 +147,7 @@ void Scheduler::UpdateWants(Session* session) {
   const uint32_t target = std::min(session->credits, may_hold);
   while (session->wanted < target) {
     const Position at = After(*session->stream, session->next, session->wanted);
-    if (PastEnd(*session, at)) return;
+    if (session->EndsBefore(at)) return;
     ++session->wanted;
     Want(session, at);
   }

@@ -60,6 +60,8 @@ struct Session {
   absl::btree_set<LeaseId> leases;  // the oldest first
   uint64_t delivered = 0;
   absl::Time opened;
+
+  bool EndsBefore(const Position& at) const { return spec.end_epoch != 0 && at.epoch >= spec.end_epoch; }
 };
 
 struct Lease {

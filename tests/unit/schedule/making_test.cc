@@ -348,6 +348,18 @@ TEST(Evicting, BatchesNobodyComesToBeforeThoseSomebodyWill_EvenIfUsedLater) {
   EXPECT_THAT(world.closed_streams(), ElementsAre("done"));
 }
 
+TEST(Evicting, SessionThatEndsBefore_DoesNotKeepWhatItNeverComesTo) {
+  World world({.pages = {4}});
+  const StreamSpec ends = world.Add({.key = "ends", .steps = 1}), goes_on = world.Add({.key = "goes on", .steps = 9});
+  world.Close(Consume(&world, goes_on, 2));
+  world.Close(Consume(&world, ends, 2));
+  world.Open(ends, {.end_epoch = 1});  // comes to 0:0, and never to 1:0
+  world.Open(goes_on);
+  const SessionId other = world.Open(world.Add({.key = "other"}));
+  world.Advance(other, {}, 1);
+  EXPECT_THAT(world.Cached(), ElementsAre("ends 0:0", "goes on 0:0", "goes on 0:1"));
+}
+
 TEST(Evicting, LeasedBatches_NeverGo) {
   World world({.pages = {2}});
   const SessionId a = world.Open(world.Add({.key = "a"})), b = world.Open(world.Add({.key = "b"}));
