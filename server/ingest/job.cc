@@ -306,6 +306,7 @@ absl::StatusOr<IngestResult> IngestJob::Steps::Run() {
     if (!exists) {
       STOKER_RETURN_IF_ERROR(LockStaging());
       STOKER_ASSIGN_OR_RETURN(exists, UseExistingStore());  // made by whoever held the lock
+      if (exists) STOKER_RETURN_IF_ERROR(RemoveTree(cache_.Staging(id_)));
     }
     if (!exists) {
       absl::Status status = MakeShards();
