@@ -35,10 +35,25 @@ class LatestProgress {
   std::optional<v1::IngestEvent::Progress> latest_ ABSL_GUARDED_BY(mutex_);
 };
 
+bool ContinuesCharacter(char c) { return (c & 0xC0) == 0x80; }  // in UTF-8
+
+// gRPC drops code and message of a status whose headers exceed 8 KiB, and writes what is not printable ASCII as three
+// bytes each. A message beyond `kLongest` loses its middle: the start says what and where, the end what to do.
+std::string Shortened(absl::string_view message) {
+  constexpr size_t kLongest = 2000;
+  constexpr size_t kEnd = kLongest / 4;
+  if (message.size() <= kLongest) return std::string(message);
+  absl::string_view start = message.substr(0, kLongest - kEnd);
+  absl::string_view end = message.substr(message.size() - kEnd);
+  while (!start.empty() && ContinuesCharacter(message[start.size()])) start.remove_suffix(1);
+  while (!end.empty() && ContinuesCharacter(end[0])) end.remove_prefix(1);
+  return absl::StrCat(start, " [...] ", end);
+}
+
 }  // namespace
 
 grpc::Status ToGrpc(const absl::Status& status) {
-  return {static_cast<grpc::StatusCode>(status.code()), std::string(status.message())};
+  return {static_cast<grpc::StatusCode>(status.code()), Shortened(status.message())};
 }
 
 grpc::Status Service::GetStatus(grpc::ServerContext*, const v1::StatusRequest*, v1::StatusReply* reply) {
@@ -52,14 +67,17 @@ grpc::Status Service::WatchStatus(grpc::ServerContext* context, const v1::Status
   if (!(seconds >= 0.05 && seconds <= 3600)) {
     return {grpc::StatusCode::INVALID_ARGUMENT, absl::StrCat("interval_seconds: ", seconds, " is not in [0.05, 3600]")};
   }
-  while (writer->Write(core_->GetStatus())) {
+  while (true) {
+    const v1::StatusReply status = core_->GetStatus();
+    if (!writer->Write(status)) return grpc::Status::CANCELLED;
+    // Who watches must not keep the daemon from ending before its deadline.
+    if (status.state() == v1::StatusReply::DRAINING) return ToGrpc(absl::UnavailableError("the daemon is stopping"));
     const absl::Time next = absl::Now() + absl::Seconds(seconds);
     while (absl::Now() < next) {
       if (context->IsCancelled()) return grpc::Status::CANCELLED;
       absl::SleepFor(std::min(kCancelPoll, next - absl::Now()));
     }
   }
-  return grpc::Status::OK;
 }
 
 grpc::Status Service::Ingest(grpc::ServerContext* context, const v1::IngestRequest* request,

@@ -10,7 +10,7 @@
 
 namespace stoker::rpc {
 
-// Same code, same message: the two enumerations are one.
+// Same code, for the two enumerations are one; same message, but for the middle of one beyond 2000 bytes.
 grpc::Status ToGrpc(const absl::Status& status);
 
 class Service final : public v1::Stoker::WithCallbackMethod_Session<v1::Stoker::Service> {
