@@ -31,7 +31,6 @@ useradd --create-home other
 sed -i -e 's|^# root: .*|root: "/srv/data"|' -e 's|^arena_bytes: .*|arena_bytes: "64MiB"|' -e 's|^workers: .*|workers: "2"|' \
   /etc/stoker/stokerd.textproto
 # The watchdog of the unit as shipped, made short enough to wait for.
-[ "$(property WatchdogUSec)" = 30s ] || fail "WatchdogSec is $(property WatchdogUSec), not 30s"
 mkdir -p /run/systemd/system/stokerd.service.d
 printf '[Service]\nWatchdogSec=2s\n' >/run/systemd/system/stokerd.service.d/test.conf
 systemctl daemon-reload
@@ -85,8 +84,8 @@ echo 'workers: "many"' >>/etc/stoker/stokerd.textproto
 if systemctl start stokerd.service 2>/dev/null; then fail "it starts with a malformed configuration"; fi
 sleep 2
 [ "$(property NRestarts)" -eq 0 ] || fail "it is started again and again with a malformed configuration"
-journalctl --unit stokerd.service --priority err --no-pager | grep -q workers ||
-  fail "the journal has no error that names the field 'workers'"
-ok "a malformed configuration is an error in the journal, and is not tried again"
+journalctl --unit stokerd.service --no-pager | grep -qE 'stokerd.textproto:[0-9]+.*workers' ||
+  fail "the journal names neither line nor field of the malformed configuration"
+ok "a malformed configuration is named in the journal, and is not tried again"
 
 touch /out/passed

@@ -52,7 +52,7 @@ trap 'umount "$work/root" 2>/dev/null; rm -rf "$work"' EXIT
 mkdir "$work"/{upper,overlay,root,out}
 mount -t overlay overlay -o "lowerdir=$image,upperdir=$work/upper,workdir=$work/overlay" "$work/root" ||
   skip "this host lets us mount no overlay"
-systemd-nspawn --quiet --register=no --keep-unit --private-network --directory="$work/root" true ||
+systemd-nspawn --quiet --register=no --keep-unit --private-network --directory="$work/root" true 2>"$work/console" ||
   skip "this host starts no container"
 
 DESTDIR=$work/root cmake --install "$build" --prefix /usr >/dev/null
@@ -68,12 +68,13 @@ install -m 755 tests/integration/systemd_guest.sh "$work/root/usr/bin/systemd_gu
 cat >"$work/root/etc/systemd/system/stoker-test.service" <<'UNIT'
 [Unit]
 After=basic.target
+SuccessAction=poweroff
+FailureAction=poweroff
 [Service]
 Type=oneshot
 ExecStart=/usr/bin/systemd_guest.sh
-StandardOutput=file:/out/output
+StandardOutput=append:/out/output
 StandardError=inherit
-ExecStopPost=systemctl --no-block poweroff
 [Install]
 WantedBy=multi-user.target
 UNIT
