@@ -39,43 +39,61 @@ uint64_t Scheduler::Urgency(const Batch& batch) const {
   return least;
 }
 
-// Gives room to all planned batches that can have it, the most urgent first.
+// Gives room to the planned batches that can have it, the most urgent first. Sessions take turns, each with the first
+// of its planned batches, so that what is far ahead costs nothing as long as there is no room for what comes before it.
 void Scheduler::Place() {
-  if (planned_.empty() || !draining_.ok()) return;
-  std::vector<std::pair<uint64_t, Batch*>> waiting;
-  for (Batch* batch : planned_) waiting.emplace_back(Urgency(*batch), batch);
-  planned_.clear();
-  std::sort(waiting.begin(), waiting.end(), [](const auto& a, const auto& b) {
-    return std::pair(a.first, a.second->order) < std::pair(b.first, b.second->order);
-  });
-  uint64_t too_large = kNever;  // what was refused: no use in trying as much for a less urgent one
-  std::vector<Batch*> left;
-  for (const auto& [urgency, batch] : waiting) {
-    const uint64_t bytes = batch->layout.extent_bytes();
-    if (bytes >= too_large || !PlaceOne(batch)) {
-      too_large = std::min(too_large, bytes);
-      left.push_back(batch);
-    }
+  if (!draining_.ok()) return;
+  std::vector<Turn> turns;  // a heap
+  for (const auto& [id, session] : sessions_) {
+    if (!session->planned.empty()) turns.push_back(TurnOf(session.get()));
   }
-  planned_.insert(planned_.end(), left.begin(), left.end());  // beside those that were evicted to be planned anew
+  std::make_heap(turns.begin(), turns.end());
+  uint64_t too_large = kNever;  // what was refused: no use in trying as much for a less urgent one
+  while (!turns.empty()) {
+    std::pop_heap(turns.begin(), turns.end());
+    const Turn turn = turns.back();
+    turns.pop_back();
+    Session* const session = turn.session;
+    if (session->planned.empty()) continue;  // placed on another's turn
+    Batch* const batch = session->planned.begin()->second;
+    if (batch == turn.batch) {
+      // Past a batch that finds no room goes only what a session waits for next: looking ahead, small batches would
+      // take each gap before it is large enough.
+      if (too_large != kNever && batch->at != session->next) continue;
+      const uint64_t bytes = batch->layout.extent_bytes();
+      if (bytes >= too_large || !PlaceOne(batch, turn.urgency)) {
+        too_large = std::min(too_large, bytes);
+        continue;
+      }
+    }
+    if (session->planned.empty()) continue;
+    turns.push_back(TurnOf(session));
+    std::push_heap(turns.begin(), turns.end());
+  }
 }
 
-bool Scheduler::PlaceOne(Batch* batch) {
+Scheduler::Turn Scheduler::TurnOf(Session* session) const {
+  Batch* const batch = session->planned.begin()->second;
+  return {StepsBetween(*batch->stream, session->next, batch->at) + session->leases.size(), session, batch};
+}
+
+bool Scheduler::PlaceOne(Batch* batch, uint64_t urgency) {
   std::optional<ExtentRef> extent = pool_->Allocate(batch->layout.extent_bytes());
   while (!extent) {
-    if (!EvictFor(*batch)) return false;
+    if (!EvictFor(urgency)) return false;
     extent = pool_->Allocate(batch->layout.extent_bytes());
   }
   batch->extent = *extent;
   batch->state = Batch::State::kMaking;
+  for (Session* session : batch->wanters) session->planned.erase(batch->at);
   actions_->BeginFilling(batch->extent, batch->at);
   CutIntoParts(batch);
   return true;
 }
 
-// Frees one sealed batch that matters less than `needy`. A batch that no session comes to any more is taken at once;
-// else the choice is among the least recently used, so that the cost stays bounded.
-bool Scheduler::EvictFor(const Batch& needy) {
+// Frees one sealed batch that matters less than one of `urgency`. A batch that no session comes to any more is taken at
+// once; else the choice is among the least recently used, so that the cost stays bounded.
+bool Scheduler::EvictFor(uint64_t urgency) {
   constexpr int kLookedAt = 32;
   Batch* victim = nullptr;
   uint64_t victim_distance = 0;
@@ -90,12 +108,12 @@ bool Scheduler::EvictFor(const Batch& needy) {
     if (distance == kNever || ++looked_at == kLookedAt) break;
   }
   if (victim == nullptr) {
-    uint64_t least_urgent = Urgency(needy);
+    uint64_t least_urgent = urgency;
     for (Batch* batch : unleased_) {
-      const uint64_t urgency = Urgency(*batch);
-      if (urgency > least_urgent) {
+      const uint64_t of_batch = Urgency(*batch);
+      if (of_batch > least_urgent) {
         victim = batch;
-        least_urgent = urgency;
+        least_urgent = of_batch;
       }
     }
   }
@@ -246,7 +264,7 @@ void Scheduler::FreeExtent(Batch* batch) {
   pool_->Free(batch->extent);
   batch->state = Batch::State::kPlanned;
   UpdateUnleased(batch);
-  planned_.push_back(batch);
+  for (Session* session : batch->wanters) session->planned[batch->at] = batch;
   Stream* const stream = batch->stream;
   RemoveIfUseless(batch);
   CloseStreamIfUnused(stream);
@@ -255,13 +273,7 @@ void Scheduler::FreeExtent(Batch* batch) {
 // A batch that nobody wants and that holds no bytes is forgotten.
 void Scheduler::RemoveIfUseless(Batch* batch) {
   if (!batch->wanters.empty()) return;
-  if (batch->state == Batch::State::kPlanned) {
-    const auto it = std::find(planned_.begin(), planned_.end(), batch);
-    if (it == planned_.end()) return;  // Place is looking at it
-    planned_.erase(it);
-  } else if (batch->state != Batch::State::kFailed) {
-    return;
-  }
+  if (batch->state != Batch::State::kPlanned && batch->state != Batch::State::kFailed) return;
   batch->stream->batches.erase(batch->at);
 }
 

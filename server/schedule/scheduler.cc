@@ -164,17 +164,18 @@ void Scheduler::Want(Session* session, const Position& at) {
     absl::StatusOr<tensor::Layout> layout = stream->spec.source->LayoutAt(at);
     if (layout.ok()) {
       batch->layout = *std::move(layout);
-      planned_.push_back(batch.get());
     } else {
       batch->state = Batch::State::kFailed;
       batch->failure = layout.status();
     }
   }
   batch->wanters.push_back(session);
+  if (batch->state == Batch::State::kPlanned) session->planned[at] = batch.get();
 }
 
 void Scheduler::Unwant(Session* session, Batch* batch) {
   EraseOne(&batch->wanters, session);
+  session->planned.erase(batch->at);
   RemoveIfUseless(batch);
 }
 

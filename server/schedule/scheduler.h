@@ -27,6 +27,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -111,10 +112,20 @@ class Scheduler {
   void EndSession(Session* session, const absl::Status& reason);
 
   // Batches.
+  struct Turn {  // of a session to have its first planned batch placed
+    uint64_t urgency;
+    Session* session;
+    Batch* batch;
+    // As heaps have it, the most urgent is the greatest; among equals the batch that was planned first.
+    bool operator<(const Turn& other) const {
+      return std::pair(urgency, batch->order) > std::pair(other.urgency, other.batch->order);
+    }
+  };
   uint64_t Urgency(const Batch& batch) const;
+  Turn TurnOf(Session* session) const;
   void Place();
-  bool PlaceOne(Batch* batch);
-  bool EvictFor(const Batch& needy);
+  bool PlaceOne(Batch* batch, uint64_t urgency);
+  bool EvictFor(uint64_t urgency);
   void CutIntoParts(Batch* batch);
   void AddPart(Batch* batch, uint32_t first, uint32_t count, int losses);
   void DropReadyParts(Batch* batch);
@@ -137,7 +148,6 @@ class Scheduler {
   absl::flat_hash_map<LeaseId, Lease> leases_;
   absl::flat_hash_map<PartId, PartState> parts_;
   std::deque<PartId> ready_parts_;  // not handed out yet
-  std::vector<Batch*> planned_;     // in no order
   std::list<Batch*> unleased_;      // sealed without a lease, least recently used first
 };
 

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/btree_map.h"
 #include "absl/container/btree_set.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
@@ -56,8 +57,9 @@ struct Session {
   SessionSpec spec;
   Position next;  // to be delivered; step < steps unless an EndOfEpoch is due
   uint32_t credits = 0;
-  uint32_t wanted = 0;              // batches from `next` on that have this session among their wanters
-  absl::btree_set<LeaseId> leases;  // the oldest first
+  uint32_t wanted = 0;                        // batches from `next` on that have this session among their wanters
+  absl::btree_map<Position, Batch*> planned;  // those of the wanted that have no room yet
+  absl::btree_set<LeaseId> leases;            // the oldest first
   uint64_t delivered = 0;
   absl::Time opened;
 

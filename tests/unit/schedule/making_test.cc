@@ -300,6 +300,20 @@ TEST(Making, SessionJoinsWhileMuchIsQueued_ItsFirstBatchIsMadeNext) {
   EXPECT_THAT(world.Said(late), ElementsAre("0:0"));
 }
 
+TEST(Making, LargeUrgentBatchFindsNoRoom_LookAheadOfOthersDoesNotTakeItAway) {
+  World world({.pages = {8}});
+  const SessionId small = world.Open(world.Add({.key = "small", .steps = 1000}));
+  world.Advance(small, {}, 8);
+  const SessionId large = world.Open(world.Add({.key = "large", .steps = 10, .pages = 4}));
+  world.Advance(large, {}, 1);
+  for (int i = 0; i < 20; ++i) {
+    world.MakeOne();
+    world.ReleaseAll(small, static_cast<uint32_t>(world.Leases(small).size()));  // makes room, and asks for as much
+  }
+  EXPECT_THAT(world.Said(large), ElementsAre("0:0"));
+  EXPECT_GE(world.client(small).next.step, 10u) << "it goes on meanwhile";
+}
+
 TEST(Making, PoolGrows_WaitingBatchesArePlaced) {
   World world({.pages = {2}});
   const SessionId a = world.Open(world.Add({.key = "a", .steps = 9}));
