@@ -5,6 +5,9 @@
 # Compilers at once; gRPC's headers need about 1 GB each.
 JOBS ?= $(shell nproc)
 PREFIX ?= /usr/local
+# So that ccache knows a file again in another checkout.
+export CCACHE_BASEDIR = $(CURDIR)
+export CCACHE_NOHASHDIR = 1
 SOURCES = $(shell git ls-files '*.cc' '*.h')
 
 help:  ## this list
