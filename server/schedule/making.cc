@@ -49,6 +49,7 @@ void Scheduler::Place() {
   }
   std::make_heap(turns.begin(), turns.end());
   uint64_t too_large = kNever;  // what was refused: no use in trying as much for a less urgent one
+  uint64_t placed = 0;
   while (!turns.empty()) {
     std::pop_heap(turns.begin(), turns.end());
     const Turn turn = turns.back();
@@ -65,16 +66,25 @@ void Scheduler::Place() {
         too_large = std::min(too_large, bytes);
         continue;
       }
+      ++placed;
     }
     if (session->planned.empty()) continue;
     turns.push_back(TurnOf(session));
     std::push_heap(turns.begin(), turns.end());
   }
+  if (placed == 0) return;
+  for (const auto& [id, session] : sessions_) {
+    session->passed_over = session->WaitsForRoom() ? session->passed_over + placed : 0;
+  }
 }
 
+// A session that keeps leases while it waits would wait for ever beside one that keeps none: each time when as many
+// batches as there are sessions went past it, it counts as if it held one less.
 Scheduler::Turn Scheduler::TurnOf(Session* session) const {
   Batch* const batch = session->planned.begin()->second;
-  return {StepsBetween(*batch->stream, session->next, batch->at) + session->leases.size(), session, batch};
+  uint64_t urgency = StepsBetween(*batch->stream, session->next, batch->at) + session->leases.size();
+  if (session->WaitsForRoom()) urgency -= std::min(urgency, session->passed_over / sessions_.size());
+  return {urgency, session, batch};
 }
 
 bool Scheduler::PlaceOne(Batch* batch, uint64_t urgency) {

@@ -7,17 +7,17 @@
 //
 // Rules:
 //  - A session wants the batches from its position on, as many as it has credits and leases left. It gets them in
-//  order.
+//    order.
 //  - A batch that somebody wants is made once, whoever wants it; sealed, it is leased to each session that waits for
-//  it.
+//    it.
 //  - Urgency of a batch: the least, over the sessions that want it, of (batches before it + leases held). The more
-//  urgent is
-//    placed and made first. So a session with much in hand does not starve one with nothing.
+//    urgent is placed and made first, so a session with much in hand does not starve one with nothing; nor the other
+//    way round: who waits for room while others get it becomes more urgent.
+//  - Past a batch that finds no room goes only what a session waits for next, not what it will want later.
 //  - Sealed batches without a lease stay, for sessions that come later, until room is needed. Those no session will
-//  come to
-//    go first, least recently used; then those farthest ahead of the sessions that will; then wanted ones that are less
-//    urgent than what needs the room, which are planned anew. Leased ones never go. So the most urgent batch always
-//    finds room that leases leave, and nobody waits for a batch that waits for him.
+//    come to go first, least recently used; then those farthest ahead of the sessions that will; then wanted ones that
+//    are less urgent than what needs the room, which are planned anew. Leased ones never go. So the most urgent batch
+//    always finds room that leases leave, and nobody waits for a batch that waits for him.
 //  - A part whose worker died is made again sample by sample; a sample whose worker dies again fails its batch.
 #pragma once
 

@@ -60,10 +60,12 @@ struct Session {
   uint32_t wanted = 0;                        // batches from `next` on that have this session among their wanters
   absl::btree_map<Position, Batch*> planned;  // those of the wanted that have no room yet
   absl::btree_set<LeaseId> leases;            // the oldest first
+  uint64_t passed_over = 0;                   // batches of others that found room while this waits for it
   uint64_t delivered = 0;
   absl::Time opened;
 
   bool EndsBefore(const Position& at) const { return spec.end_epoch != 0 && at.epoch >= spec.end_epoch; }
+  bool WaitsForRoom() const { return !planned.empty() && planned.begin()->first == next; }
 };
 
 struct Lease {

@@ -288,6 +288,24 @@ TEST(Making, RoomForOne_TheSessionWithLessInHandComesFirst) {
   EXPECT_THAT(world.Said(rich), ElementsAre("0:0", "0:1"));
 }
 
+TEST(Making, SessionThatHoldsABatchWhileItWaits_IsNotStarvedByOneThatHoldsNone) {
+  World world({.pages = {2}});
+  const SessionId holds = world.Open(world.Add({.key = "a", .steps = 99}));
+  const SessionId holds_none = world.Open(world.Add({.key = "b", .steps = 99}));
+  for (int i = 0; i < 30; ++i) {
+    const std::vector<LeaseId> leases = world.Leases(holds);
+    if (leases.size() < 2) {
+      world.Advance(holds, {}, world.client(holds).credits == 0 ? 1 : 0);
+    } else {
+      world.Advance(holds, {leases[0]}, 1);
+    }
+    world.ReleaseAll(holds_none, world.client(holds_none).credits == 0 ? 1 : 0);
+    world.MakeAll();
+  }
+  EXPECT_GE(world.client(holds).next.step, 8u);
+  EXPECT_GE(world.client(holds_none).next.step, 8u);
+}
+
 TEST(Making, SessionJoinsWhileMuchIsQueued_ItsFirstBatchIsMadeNext) {
   World world({});
   const SessionId eager = world.Open(world.Add({.key = "eager", .steps = 99}));
