@@ -217,17 +217,24 @@ v1::StatusReply Daemon::GetStatus() {
   return status;
 }
 
+// One ingest of a name at a time: a second one, after an impatient Ctrl-C say, finds what the first one left.
+absl::Status Daemon::WaitForTurn(const std::string& name, const std::function<bool()>& cancelled) {
+  absl::MutexLock lock(&mutex_);
+  const auto free = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !ingesting_.contains(name); };
+  while (!mutex_.AwaitWithTimeout(absl::Condition(&free), absl::Milliseconds(20))) {
+    if (cancelled() || stopping_.load()) {
+      return absl::CancelledError(absl::StrCat("ingest: cancelled while another ingest of ", name, " was running"));
+    }
+  }
+  ingesting_.insert(name);
+  return absl::OkStatus();
+}
+
 absl::StatusOr<v1::IngestEvent::Done> Daemon::Ingest(
     const v1::IngestRequest& request, const std::function<void(const v1::IngestEvent::Progress&)>& progress,
     const std::function<bool()>& cancelled) {
   STOKER_RETURN_IF_ERROR(ingest::CheckDatasetName(request.name()));
-  {
-    absl::MutexLock lock(&mutex_);
-    if (!ingesting_.insert(request.name()).second) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("ingest: data set ", request.name(), " is being ingested already; wait for it"));
-    }
-  }
+  STOKER_RETURN_IF_ERROR(WaitForTurn(request.name(), cancelled));
   ingest::IngestParams params;
   params.name = request.name();
   params.sources.assign(request.source().begin(), request.source().end());

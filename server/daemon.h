@@ -56,6 +56,7 @@ class Daemon : private rpc::Core {
   absl::Status FinishSocket();
   void Prefault(const std::function<void()>& on_serving);
   void Notice(const std::string& text);
+  absl::Status WaitForTurn(const std::string& name, const std::function<bool()>& cancelled);
 
   // rpc::Core
   v1::StatusReply GetStatus() override;

@@ -90,7 +90,9 @@ void Engine::OpenSession(std::shared_ptr<rpc::SessionPeer> peer, const Request& 
   log::Info("session opened", {{"session", *id}, {"dataset", open.dataset()}, {"stream", stream}, {"pid", open.pid()}});
   ids_[peer.get()] = *id;
   clients_[*id] = {std::move(peer), token};
-  (void)scheduler_.Advance(*id, {}, open.credits(), now);  // with nothing to release it cannot fail
+  v1::SessionRequest::Advance first;
+  first.set_credits(open.credits());
+  AdvanceSession(clients_.at(*id).peer.get(), first);
 }
 
 void Engine::FillOpened(schedule::SessionId id, const Request& request, uint64_t token,

@@ -49,17 +49,19 @@ void AddOptions(CLI::App* app, CommandLine* line) {
     app->add_option(name, *value, help);
   };
   v1::Config* const flags = &line->flags;
+  app->option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   app->add_option("--config", line->config_file, "Read this textproto file first; flags win over it");
   text("--socket", flags->mutable_socket(), "Path of the Unix socket (default: $XDG_RUNTIME_DIR/stoker/stoker.sock)");
   text("--socket-group", flags->mutable_socket_group(), "Group that may connect (default: the daemon's own)");
   text("--listen", flags->mutable_listen(), "HOST:PORT to listen on TCP as well; unencrypted (default: no TCP)");
   text("--cache-dir", flags->mutable_cache_dir(), "Stores and data sets (default: $XDG_CACHE_HOME/stoker)");
   app->add_option_function<std::vector<std::string>>(
-      "--root",
-      [flags](const std::vector<std::string>& roots) {
-        *flags->mutable_root() = {roots.begin(), roots.end()};
-      },
-      "Data may be read below this directory only; may be repeated (default: the home directory)");
+         "--root",
+         [flags](const std::vector<std::string>& roots) {
+           *flags->mutable_root() = {roots.begin(), roots.end()};
+         },
+         "Data may be read below this directory only; may be repeated (default: the home directory)")
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   text("--arena-bytes", flags->mutable_arena_bytes(), "Shared memory for batches: SIZE or auto (default: auto)");
   text("--segment-bytes", flags->mutable_segment_bytes(), "Of one segment, so of the largest batch (default: auto)");
   text("--workers", flags->mutable_workers(), "Worker processes: N or auto; 0 works in-process (default: auto)");
@@ -155,7 +157,9 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    std::cerr << "stokerd: " << error.what() << "; see stokerd --help\n";
+    return 2;
   }
   const absl::StatusOr<stoker::DaemonOptions> options = stoker::Options(line);
   absl::Status status = options.status();

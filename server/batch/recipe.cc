@@ -64,7 +64,9 @@ absl::StatusOr<int64_t> PointsForImages(const GafRecipe& recipe, const v1::TimeS
   const auto shortest = static_cast<int64_t>(info.length_min());
   const auto longest = static_cast<int64_t>(info.length_max());
   if (shortest == longest) return longest;
-  if (info.unequal() == v1::IngestOptions::UNEQUAL_PAD && recipe.image_size() == 0) return longest;
+  // 0, or what a completed recipe has in its place: workers complete it once more.
+  const bool whole = recipe.image_size() == 0 || recipe.image_size() == longest;
+  if (info.unequal() == v1::IngestOptions::UNEQUAL_PAD && whole) return longest;
   const std::string lengths = absl::StrCat("series have ", shortest, " to ", longest, " points");
   if (recipe.image_size() == 0) return Invalid("image_size", absl::StrCat(lengths, ": name a size up to ", shortest));
   if (recipe.image_size() > shortest) {

@@ -98,6 +98,10 @@ absl::Status Scheduler::Advance(SessionId id, absl::Span<const LeaseId> release,
   const auto it = sessions_.find(id);
   if (it == sessions_.end()) return absl::OkStatus();  // it ended while this was on its way
   Session* const session = it->second.get();
+  constexpr uint32_t kMostCredits = 1 << 16;
+  if (credits > kMostCredits) {
+    return absl::InvalidArgumentError(absl::StrCat("credits: ", credits, " is not in [0, ", kMostCredits, "]"));
+  }
   for (const LeaseId lease : release) {
     if (!session->leases.contains(lease)) {
       Place();  // what was returned before it is room
@@ -105,7 +109,6 @@ absl::Status Scheduler::Advance(SessionId id, absl::Span<const LeaseId> release,
     }
     ReturnLease(lease);
   }
-  constexpr uint32_t kMostCredits = 1 << 16;
   session->credits = std::min<uint64_t>(uint64_t{session->credits} + credits, kMostCredits);
   UpdateWants(session);
   Deliver(session, now);

@@ -14,7 +14,7 @@ using v1::GafRecipe;
 
 absl::Status Unknown(std::string_view field, int value) {
   return absl::InvalidArgumentError(
-      absl::StrFormat("recipe field `%s`: value %d is unknown to this version; see proto/stoker/v1/recipe.proto", field, value));
+      absl::StrFormat("recipe.gaf.%s: value %d is unknown to this version; see proto/stoker/v1/recipe.proto", field, value));
 }
 
 absl::Status CheckEnums(const GafRecipe& recipe) {
@@ -33,7 +33,7 @@ absl::Status ReadFields(const GafRecipe& recipe, GafOptions* options) {
     if (!GafRecipe::Field_IsValid(field) || field == GafRecipe::FIELD_UNSPECIFIED) return Unknown("fields", field);
     if (seen[field]) {
       return absl::InvalidArgumentError(
-          absl::StrFormat("recipe field `fields`: %s is asked for twice; name each field once",
+          absl::StrFormat("recipe.gaf.fields: %s is asked for twice; name each field once",
                           GafRecipe::Field_Name(static_cast<GafRecipe::Field>(field))));
     }
     seen[field] = true;
@@ -47,8 +47,8 @@ absl::Status CheckFixedRange(const GafRecipe& recipe) {
   const bool fixed = recipe.scale() == GafRecipe::FIXED;
   if (fixed == recipe.has_fixed_range()) return absl::OkStatus();
   return absl::InvalidArgumentError(
-      fixed ? "recipe field `fixed_range`: missing; scale FIXED needs the range that values are scaled from"
-            : "recipe field `fixed_range`: is for scale FIXED only; leave it out or choose that scale");
+      fixed ? "recipe.gaf.fixed_range: missing; scale FIXED needs the range that values are scaled from"
+            : "recipe.gaf.fixed_range: is for scale FIXED only; leave it out or choose that scale");
 }
 
 }  // namespace
@@ -61,7 +61,7 @@ absl::StatusOr<GafOptions> GafOptions::FromRecipe(const GafRecipe& recipe, int64
   const bool images = options.gasf || options.gadf;
   if (recipe.image_size() > points) {
     return absl::InvalidArgumentError(absl::StrFormat(
-        "recipe field `image_size`: %d is above the %d points of a window; choose at most %d", recipe.image_size(), points,
+        "recipe.gaf.image_size: %d is above the %d points of a window; choose at most %d", recipe.image_size(), points,
         points));
   }
   options.image_size = recipe.image_size() != 0 ? recipe.image_size() : points;
@@ -79,12 +79,12 @@ absl::StatusOr<GafOptions> GafOptions::FromRecipe(const GafRecipe& recipe, int64
 absl::Status GafOptions::Check() const {
   if (image_size < kMinImageSize || image_size > kMaxImageSize) {
     return absl::InvalidArgumentError(absl::StrFormat(
-        "recipe field `image_size`: %d is outside [%d, %d] (0 takes the length of the windows); choose one inside",
+        "recipe.gaf.image_size: %d is outside [%d, %d] (0 takes the length of the windows); choose one inside",
         image_size, kMinImageSize, kMaxImageSize));
   }
   if (!(-1.0 <= sample_range.low && sample_range.low < sample_range.high && sample_range.high <= 1.0)) {
     return absl::InvalidArgumentError(absl::StrFormat(
-        "recipe field `sample_range`: [%g, %g] is not a range within [-1, 1]; choose -1 <= low < high <= 1",
+        "recipe.gaf.sample_range: [%g, %g] is not a range within [-1, 1]; choose -1 <= low < high <= 1",
         sample_range.low, sample_range.high));
   }
   if (!GafRecipe::Scale_IsValid(scale) || scale == GafRecipe::SCALE_UNSPECIFIED) return Unknown("scale", scale);
@@ -92,12 +92,12 @@ absl::Status GafOptions::Check() const {
                                      fixed_range.low < fixed_range.high &&
                                      std::isfinite(fixed_range.high - fixed_range.low))) {
     return absl::InvalidArgumentError(absl::StrFormat(
-        "recipe field `fixed_range`: [%g, %g] is not a finite range; choose low < high", fixed_range.low,
+        "recipe.gaf.fixed_range: [%g, %g] is not a finite range; choose low < high", fixed_range.low,
         fixed_range.high));
   }
   if (dtype < v1::DTYPE_F32 || dtype > v1::DTYPE_U16) {
     return absl::InvalidArgumentError(absl::StrFormat(
-        "recipe field `dtype`: %s is not for images; choose F32, F16, BF16, U8 or U16", v1::DType_Name(dtype)));
+        "recipe.gaf.dtype: %s is not for images; choose F32, F16, BF16, U8 or U16", v1::DType_Name(dtype)));
   }
   return absl::OkStatus();
 }
