@@ -19,7 +19,8 @@ constexpr char kExitCodes[] =
 void AddGlobals(CLI::App& app, Context& context) {
   app.set_version_flag("--version", std::string("stokerctl ") + kVersion);
   app.add_option("--socket", context.socket,
-                 "Socket of the daemon, or HOST:PORT (default: $STOKER_ADDRESS, else the system's daemon, else yours)");
+                 "Socket of the daemon, or HOST:PORT (default: $STOKER_ADDRESS, else the system's daemon, else yours)")
+      ->take_last();
   app.add_flag("--json", context.output.json, "The result as one JSON document");
   app.add_flag("--quiet", context.output.quiet, "No progress, and no summary but with --json");
   app.footer(kExitCodes);

@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <memory>
 
+#include "absl/strings/str_cat.h"
 #include "client/ctl/command.h"
 
 namespace stoker::ctl {
 namespace {
 
 ExitCode RunDrop(const Context& context, const std::string& name) {
+  const std::string what = absl::StrCat("drop ", name);
   const absl::StatusOr<Client> client = context.Connect();
-  if (!client.ok()) return Fail(context.output, "drop", client.status());
+  if (!client.ok()) return Fail(context.output, what, client.status());
   const absl::StatusOr<v1::DropDatasetReply> reply = client->Drop(name);
-  if (!reply.ok()) return Fail(context.output, "drop", reply.status());
+  if (!reply.ok()) return Fail(context.output, what, reply.status());
   if (context.output.json) {
     PrintJson(context.output, *reply);
   } else if (!context.output.quiet) {

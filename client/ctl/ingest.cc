@@ -150,8 +150,10 @@ void AddSeriesOptions(CLI::App* command, IngestArguments* arguments) {
   command->add_option("--data-array", arguments->data_array, "Key of the data in an .npz of several arrays");
   command->add_option("--target-array", arguments->target_array,
                       "Key of the targets in an .npz, or the path of an .npy with them");
-  command->add_option("--window", arguments->window, "Points of a sample (default: each series is one)");
-  command->add_option("--stride", arguments->stride, "Points from window to window (default: the window)");
+  command->add_option("--window", arguments->window, "Points of a sample (default: each series is one)")
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--stride", arguments->stride, "Points from window to window (default: the window)")
+      ->check(CLI::NonNegativeNumber);
   command->add_option("--channels", arguments->channels, "Names or numbers of the channels to keep: a,b")
       ->delimiter(',');
   command->add_option("--missing", arguments->missing, "Values that are not there: error (default), linear or zero")

@@ -75,7 +75,7 @@ void AddPreview(CLI::App& app, Context& context) {
       ->check(CLI::Range(1, 64))
       ->capture_default_str();
   command->add_flag("--shuffle", arguments->shuffle, "Samples from all over the data set, not the first ones");
-  command->add_option("--seed", arguments->seed, "Of the shuffle (default: 0)");
+  command->add_option("--seed", arguments->seed, "Of the shuffle (default: 0)")->check(CLI::NonNegativeNumber);
   AddRecipeOptions(command, &arguments->recipe);
   command->callback(
       [&context, arguments] { context.action = [&context, arguments] { return RunPreview(context, *arguments); }; });

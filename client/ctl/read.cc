@@ -161,8 +161,10 @@ void AddRead(CLI::App& app, Context& context) {
   command->add_option("name", arguments->name, "Name of the data set")->required();
   AddRecipeOptions(command, &arguments->recipe);
   AddPlanOptions(command, &arguments->plan);
-  command->add_option("--epochs", arguments->epochs, "Epochs from --from's on; 0: without end (default: 1)");
-  command->add_option("--batches", arguments->batches, "Stop after so many batches (default: at the end)");
+  command->add_option("--epochs", arguments->epochs, "Epochs from --from's on; 0: without end (default: 1)")
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--batches", arguments->batches, "Stop after so many batches (default: at the end)")
+      ->check(CLI::NonNegativeNumber);
   AddReadingOptions(command, &arguments->reading);
   command->add_option("--out", arguments->out, "Folder for epoch-<e>-step-<s>.safetensors, one a batch");
   command->callback(

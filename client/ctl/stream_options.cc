@@ -150,12 +150,14 @@ absl::StatusOr<v1::Recipe> ReadRecipe(const std::string& path) {
 
 }  // namespace
 
+// Unsigned options are checked to be NonNegativeNumber: CLI11 would take -1 for the largest number there is.
 void AddRecipeOptions(CLI::App* command, RecipeArguments* arguments) {
   const std::string group = "Recipe: what a batch holds";
   std::vector<CLI::Option*> options = {
       command->add_option("--fields", arguments->fields, "gasf, gadf, series, stats (default: gasf,gadf)")
           ->delimiter(','),
-      command->add_option("--image-size", arguments->image_size, "Points of an image's side (default: the length)"),
+      command->add_option("--image-size", arguments->image_size, "Points of an image's side (default: the length)")
+          ->check(CLI::NonNegativeNumber),
       command->add_flag("--overlapping", arguments->overlapping, "Segments overlap where an image is smaller"),
       command->add_option("--sample-range", arguments->sample_range, "LOW,HIGH in [-1,1] (default: -1,1)"),
       command->add_option("--scale", arguments->scale, "window (default), channel, fixed:LO,HI or none"),
@@ -185,8 +187,8 @@ void AddPlanOptions(CLI::App* command, PlanArguments* arguments) {
           ->check(CLI::Range(1, 1048576))
           ->capture_default_str(),
       command->add_flag("--shuffle", arguments->shuffle, "Another order each epoch, by the seed"),
-      command->add_option("--seed", arguments->seed, "Of the shuffle (default: 0)"),
-      command->add_option("--rank", arguments->rank, "Of this reader (default: 0)"),
+      command->add_option("--seed", arguments->seed, "Of the shuffle (default: 0)")->check(CLI::NonNegativeNumber),
+      command->add_option("--rank", arguments->rank, "Of this reader (default: 0)")->check(CLI::NonNegativeNumber),
       command->add_option("--world", arguments->world, "How many readers share the epoch (default: 1)")
           ->check(CLI::Range(1, 65536)),
       command->add_option("--tail", arguments->tail, "Samples that fill no batch: keep (default), drop or pad"),

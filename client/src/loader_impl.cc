@@ -13,7 +13,7 @@ namespace stoker::client {
 namespace {
 
 constexpr absl::Duration kFirstBackoff = absl::Milliseconds(10);
-constexpr absl::Duration kLongestBackoff = absl::Seconds(1);
+constexpr absl::Duration kLongestBackoff = absl::Milliseconds(250);
 
 std::string HostName() {
   char name[256] = {};
@@ -140,7 +140,10 @@ absl::Status LoaderImpl::AfterError(const std::shared_ptr<Session>& session, con
   const Session::End end = session->end();
   const bool late = !is_open_ && absl::IsDeadlineExceeded(status) && absl::Now() >= open_by_;
   const bool refused = !end.ended && absl::IsFailedPrecondition(status);  // by CheckUnchanged
-  if (!end.ended && !late && !refused) return status;                     // the session can go on
+  if (!end.ended && !late && !refused) {                                  // the session can go on
+    const bool reconnecting = lost_since_ != absl::InfiniteFuture() && absl::IsDeadlineExceeded(status);
+    return reconnecting ? Annotate(status, LostDaemon()) : status;
+  }
   DropSession();
   const bool not_yet = end.ended && absl::IsFailedPrecondition(status) && !Serving();
   if (end.lost || late || not_yet) return WaitForDaemon(status, deadline);
@@ -150,22 +153,26 @@ absl::Status LoaderImpl::AfterError(const std::shared_ptr<Session>& session, con
   return absl::OkStatus();
 }
 
+std::string LoaderImpl::LostDaemon() const {
+  return absl::StrCat("read ", options_.dataset, ": lost the daemon at ", connection_->address());
+}
+
 absl::Status LoaderImpl::WaitForDaemon(const absl::Status& reason, absl::Time deadline) {
   const absl::Time now = absl::Now();
   if (lost_since_ == absl::InfiniteFuture()) {
     lost_since_ = now;
     backoff_ = absl::ZeroDuration();
   }
-  const std::string what = absl::StrCat("read ", options_.dataset, ": lost the daemon at ", connection_->address());
   if (now - lost_since_ >= options_.reconnect_timeout) {
     const absl::Duration waited = std::exchange(lost_since_, absl::InfiniteFuture()) - now;
-    return absl::UnavailableError(absl::StrCat(what, " and had no other for ", absl::FormatDuration(-waited), " (",
-                                               reason.message(), "): start it, then call Next again"));
+    return absl::UnavailableError(absl::StrCat(LostDaemon(), " and had no other for ", absl::FormatDuration(-waited),
+                                               " (", reason.message(), "): start it, then call Next again"));
   }
   absl::MutexLock lock(&mu_);
   if (!closed_) closing_.WaitWithDeadline(&mu_, std::min(now + backoff_, deadline));
   if (closed_) return Closed();
-  if (absl::Now() >= deadline) return absl::DeadlineExceededError(absl::StrCat(what, " (", reason.message(), ")"));
+  if (absl::Now() >= deadline)
+    return absl::DeadlineExceededError(absl::StrCat(LostDaemon(), " (", reason.message(), ")"));
   backoff_ = std::min(std::max(2 * backoff_, kFirstBackoff), kLongestBackoff);
   return absl::OkStatus();
 }

@@ -44,6 +44,7 @@ class LoaderImpl {
   absl::Status AwaitOpen(Session& session, absl::Time deadline);
   // What to do about an error: OK to try again, else what to tell the user.
   absl::Status AfterError(const std::shared_ptr<Session>& session, const absl::Status& status, absl::Time deadline);
+  std::string LostDaemon() const;  // the beginning of messages
   absl::Status WaitForDaemon(const absl::Status& reason, absl::Time deadline);
   absl::Status CheckUnchanged(const v1::SessionReply::Opened& opened) const;
   bool Serving() const;  // whether the daemon says that it serves

@@ -115,9 +115,9 @@ class Session : public LeaseOwner, public std::enable_shared_from_this<Session> 
   v1::SessionReply::Opened opened_ ABSL_GUARDED_BY(mu_);
   std::deque<Item> queue_ ABSL_GUARDED_BY(mu_);
   uint64_t queued_batches_ ABSL_GUARDED_BY(mu_) = 0;
-  uint64_t held_ ABSL_GUARDED_BY(mu_) = 0;       // leases that the user holds
-  uint64_t depth_ ABSL_GUARDED_BY(mu_) = 0;      // of prefetch
-  uint64_t granted_ ABSL_GUARDED_BY(mu_) = 0;    // credits that have not come back as a batch
+  uint64_t held_ ABSL_GUARDED_BY(mu_) = 0;     // leases that the user holds
+  uint64_t depth_ ABSL_GUARDED_BY(mu_) = 0;    // of prefetch
+  uint64_t granted_ ABSL_GUARDED_BY(mu_) = 0;  // credits that have not come back as a batch
   uint64_t pending_credits_ ABSL_GUARDED_BY(mu_) = 0;
   std::vector<uint64_t> pending_releases_ ABSL_GUARDED_BY(mu_);
   bool stopped_ ABSL_GUARDED_BY(mu_) = false;

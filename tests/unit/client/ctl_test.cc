@@ -42,7 +42,7 @@ class CtlTest : public ::testing::Test {
   int CtlAnywhere(const std::vector<std::string>& words) {
     std::ostringstream out;
     std::ostringstream err;
-    const int code = Run(words, out, err, false, false);
+    const int code = ctl::Run(words, out, err, false, false);
     out_ = out.str();
     err_ = err.str();
     return code;

@@ -100,7 +100,8 @@ TEST_F(OutputTest, Progress_IntoAPipe_IsALineEveryFewSeconds) {
   EXPECT_EQ(err_.str(), "");
   progress.Update(2 << 20, 0, "", start + absl::Seconds(6));
   progress.Update(2 << 20, 0, "", start + absl::Seconds(7));
-  EXPECT_EQ(std::count(err_.str().begin(), err_.str().end(), '\n'), 1);
+  const std::string text = err_.str();
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 1) << text;
 }
 
 TEST_F(OutputTest, Progress_Quiet_SaysNothing) {
