@@ -80,7 +80,7 @@ std::vector<std::string> GafPaths() {
 absl::StatusOr<GafEncoder> GafEncoder::Create(const GafOptions& options, std::string_view path) {
   STOKER_RETURN_IF_ERROR(options.Check());
   if (!options.gasf && !options.gadf) {
-    return absl::InvalidArgumentError("recipe field `fields`: neither GASF nor GADF; an encoder makes at least one");
+    return absl::InvalidArgumentError("recipe.gaf.fields: neither GASF nor GADF; an encoder makes at least one");
   }
   for (const GafKernels* kernels : SupportedGafKernels()) {
     if (path.empty() || path == kernels->name) return GafEncoder(options, kernels);

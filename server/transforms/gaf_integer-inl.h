@@ -36,16 +36,16 @@ HWY_NOINLINE void Exact(const double* x, const double* s, int64_t count, double 
   const hn::ScalableTag<double> d;
   const hn::Rebind<float, decltype(d)> df;
   const hn::RebindToUnsigned<decltype(d)> du;
+  const hn::Rebind<T, decltype(d)> dt;
   const auto va = hn::Set(d, a), vb = hn::Set(d, b), one = hn::Set(d, 1.0);
   const auto half_max = hn::Set(d, static_cast<T>(-1) / 2.0);
   const auto rounder = hn::Set(d, 0x1p52);  // adding it leaves no bits for a fraction
   const int64_t n = hn::Lanes(d);
-  alignas(64) uint64_t code[8];
   for (int64_t j = 0; j < count; j += n) {
     const auto g64 = hn::Sub(hn::Mul(va, hn::Load(d, x + j)), hn::Mul(vb, hn::Load(d, s + j)));
     const auto g = hn::Min(hn::Max(hn::PromoteTo(d, hn::DemoteTo(df, g64)), hn::Neg(one)), one);
-    hn::Store(hn::BitCast(du, hn::Add(hn::Mul(hn::Add(g, one), half_max), rounder)), du, code);
-    for (int64_t k = 0; k < n; ++k) out[j + k] = static_cast<T>(code[k]);
+    const auto code = hn::BitCast(du, hn::Add(hn::Mul(hn::Add(g, one), half_max), rounder));
+    hn::StoreU(hn::TruncateTo(dt, code), dt, out + j);
   }
 }
 
@@ -70,10 +70,9 @@ void IntegerBlock(const GafPoints& p, const Block& block, void* gasf, void* gadf
 template <typename T>
 struct Code;
 
-// At most 8 lanes: rows are computed in whole groups of 4 vectors, and 96 is not a multiple of 64.
 template <>
 struct Code<uint8_t> {
-  using Tag = hn::CappedTag<float, 8>;
+  using Tag = hn::ScalableTag<float>;
   using V = hn::Vec<Tag>;
   using FractionTag = hn::Repartition<uint16_t, Tag>;  // the even ones; 2^-16
   static constexpr float kHalfMax = 127.5f;
@@ -97,7 +96,7 @@ struct Code<uint8_t> {
 
 template <>
 struct Code<uint16_t> {
-  using Tag = hn::CappedTag<double, 8>;
+  using Tag = hn::ScalableTag<double>;
   using V = hn::Vec<Tag>;
   using FractionTag = hn::Repartition<uint32_t, Tag>;  // the even ones; 2^-32
   static constexpr double kHalfMax = 32767.5;
@@ -138,7 +137,7 @@ struct TiesU8 {
   HWY_INLINE auto Mask(const GafPoints& p, int64_t j, hn::Vec<Tag> xj) const {
     const WordTag d;
     const auto same_low = hn::Eq(hn::Load(d, p.low + j), low_);
-    return hn::And(hn::VecFromMask(d, hn::RebindMask(d, hn::Eq(xj, x_))), hn::VecFromMask(d, same_low));
+    return hn::VecFromMask(d, hn::And(hn::RebindMask(d, hn::Eq(xj, x_)), same_low));
   }
   hn::Vec<Tag> x_;
   hn::Vec<WordTag> low_;
@@ -176,27 +175,26 @@ HWY_INLINE void IntegerRow(const GafPoints& p, int64_t row, int64_t begin, int64
   for (int64_t k = 0; k < columns; k += 4 * n) {
     const int64_t j = begin + k;
     typename C::V sum[4], difference[4];
-    auto least = hn::Set(df, static_cast<hn::TFromD<decltype(df)>>(-1));
+    auto least_sum = hn::Set(df, static_cast<hn::TFromD<decltype(df)>>(-1)), least_difference = least_sum;
     HWY_UNROLL(4)
     for (int q = 0; q < 4; ++q) {
       const auto xj = hn::Load(d, fast_x + j + q * n);
       const auto sj = hn::Load(d, fast_s + j + q * n);
       if constexpr (kGasf) {
         sum[q] = hn::MulAdd(hx, xj, hn::NegMulAdd(hs, sj, base));
-        least = hn::Min(least, C::Fraction(sum[q]));
+        least_sum = hn::Min(least_sum, C::Fraction(sum[q]));
       }
       if constexpr (kGadf) {
         difference[q] = hn::MulAdd(hs, xj, hn::NegMulAdd(hx, sj, base));
         const auto tie = hn::BitCast(df, ties.Mask(p, j + q * n, xj));
-        least = hn::Min(least, hn::Or(C::Fraction(difference[q]), tie));
+        least_difference = hn::Min(least_difference, hn::Or(C::Fraction(difference[q]), tie));
       }
     }
     if constexpr (kGasf) C::Pack(sum, gasf + k);
     if constexpr (kGadf) C::Pack(difference, gadf + k);
-    if (HWY_UNLIKELY(InDoubt<T>(least))) {
-      if (kGasf) Exact(p.x + j, p.s + j, 4 * n, p.x[row], p.s[row], gasf + k);
-      if (kGadf) Exact(p.x + j, p.s + j, 4 * n, p.s[row], p.x[row], gadf + k);
-    }
+    if (HWY_LIKELY(!InDoubt<T>(hn::Min(least_sum, least_difference)))) continue;
+    if (kGasf && InDoubt<T>(least_sum)) Exact(p.x + j, p.s + j, 4 * n, p.x[row], p.s[row], gasf + k);
+    if (kGadf && InDoubt<T>(least_difference)) Exact(p.x + j, p.s + j, 4 * n, p.s[row], p.x[row], gadf + k);
   }
 }
 

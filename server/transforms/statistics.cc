@@ -153,7 +153,7 @@ absl::StatusOr<std::vector<int64_t>> StatsShape(GafRecipe::Stats set, int64_t ch
   const int64_t features = FeatureCount(set);
   if (features == 0) {
     return absl::InvalidArgumentError(absl::StrFormat(
-        "recipe field `stats`: value %d is unknown to this version; see proto/stoker/v1/recipe.proto", set));
+        "recipe.gaf.stats: value %d is unknown to this version; see proto/stoker/v1/recipe.proto", set));
   }
   if (IsSignalLevel(set)) return std::vector<int64_t>{channels, features};
   const int64_t pairs = channels * (channels - 1) / 2;
