@@ -97,7 +97,9 @@ absl::Status Daemon::StartArena() {
 absl::Status Daemon::StartArenaWithoutShm(const absl::Status& why) {
   constexpr uint64_t kMost = uint64_t{1} << 30;
   STOKER_ASSIGN_OR_RETURN(const arena::HostMemory host, arena::ReadHostMemory("/"));
-  const uint64_t bytes = std::max(std::min(host.available / 8, kMost), arena::kSmallestArena) / 4096 * 4096;
+  uint64_t most = std::min(host.available / 8, kMost);
+  if (host.cgroup_free) most = std::min(most, *host.cgroup_free / 2);
+  const uint64_t bytes = std::max(most, arena::kSmallestArena) / 4096 * 4096;
   Notice(absl::StrCat("no shared memory to be had (", why.message(), "): batches are sent inline over gRPC, from ",
                       FormatSize(bytes), " of private memory; to map them without a copy, make room in ",
                       options_.shm_dir, " or give another --shm-dir"));
