@@ -170,6 +170,8 @@ std::optional<schedule::ExtentRef> Engine::Allocate(uint64_t size) {
   return schedule::ExtentRef{extent->segment, extent->offset, extent->size};
 }
 
+bool Engine::reachable(const schedule::ExtentRef& extent) const { return !arena_->retired(ToArena(extent)); }
+
 void Engine::Free(const schedule::ExtentRef& extent) {
   arena_->Free(ToArena(extent));
   UnmapRetired();
@@ -205,8 +207,8 @@ void Engine::WatchSegments() {
       if (std::find(added->begin(), added->end(), info.index) == added->end()) continue;
       pool_.MapSegment(info.index, info.segment->fd(), info.segment->size_bytes());
     }
-    scheduler_.RoomAppeared();
   }
+  scheduler_.DropUnreachable();
   UnmapRetired();
   loop_->After(kSegmentCheck, [this] { WatchSegments(); });
 }

@@ -80,6 +80,7 @@ class Engine : private schedule::Actions, private schedule::ExtentPool, private 
   uint64_t largest_extent() const override { return arena_->largest_extent(); }
   uint64_t capacity_bytes() const override { return arena_->capacity_bytes(); }
   void Describe(const schedule::ExtentRef& extent, v1::BatchDescriptor* batch) const override;
+  bool reachable(const schedule::ExtentRef& extent) const override;
 
   // workers::TaskSource
   std::optional<workers::Task> NextTask() override;

@@ -30,7 +30,10 @@ void AddGlobals(CLI::App& app, Context& context) {
 ExitCode UsageError(const Context& context, const CLI::App& app, const CLI::ParseError& error) {
   const auto commands = app.get_subcommands();
   const std::string command = commands.empty() ? "" : absl::StrCat(" ", commands.front()->get_name());
-  const std::string message = absl::StrReplaceAll(absl::StripAsciiWhitespace(error.what()), {{"\n", " "}});
+  std::string message = absl::StrReplaceAll(absl::StripAsciiWhitespace(error.what()), {{"\n", " "}});
+  if (const auto unknown = app.remaining(); commands.empty() && !unknown.empty()) {
+    message = absl::StrCat("there is no command \"", unknown.front(), "\"");
+  }
   context.output.err << "stokerctl" << command << ": " << message << "; see stokerctl" << command << " --help"
                      << std::endl;
   return kUsage;

@@ -61,6 +61,9 @@ class Arena {
   // thread, while the loop calls what it likes. Stops early once `stop` is set.
   absl::Status Prefault(const std::atomic<bool>& stop);
 
+  // Whether the name of the extent's segment is gone, so that nobody can map it any more who has not yet.
+  bool retired(const Extent& extent) const { return slots_[extent.segment]->retired; }
+
   struct SegmentInfo {
     uint32_t index;
     const segment::Segment* segment;  // valid until the next call of Free or ReplaceUnlinked

@@ -236,8 +236,10 @@ void Scheduler::ReturnLease(LeaseId id) {
   const Lease lease = it->second;
   leases_.erase(it);
   if (lease.session != nullptr) lease.session->leases.erase(id);
-  --lease.batch->leases;
-  UpdateUnleased(lease.batch);
+  Batch* const batch = lease.batch;
+  --batch->leases;
+  UpdateUnleased(batch);
+  if (batch->leases == 0 && (batch->stream->forgotten || !pool_->reachable(batch->extent))) FreeExtent(batch);
 }
 
 // ---- reading a batch for a client that cannot map it ----
@@ -255,9 +257,7 @@ absl::StatusOr<Scheduler::Pinned> Scheduler::Pin(SessionId session, LeaseId leas
 }
 
 void Scheduler::Unpin(LeaseId pin) {
-  Batch* const batch = leases_.at(pin).batch;
   ReturnLease(pin);
-  if (batch->leases == 0 && batch->stream->forgotten) FreeExtent(batch);
   Place();
 }
 
@@ -266,6 +266,14 @@ void Scheduler::Unpin(LeaseId pin) {
 bool Scheduler::InUse(absl::string_view store) const {
   return std::any_of(sessions_.begin(), sessions_.end(),
                      [&](const auto& entry) { return entry.second->stream->spec.store == store; });
+}
+
+void Scheduler::DropUnreachable() {
+  for (auto it = unleased_.begin(); it != unleased_.end();) {
+    Batch* const batch = *it++;
+    if (!pool_->reachable(batch->extent)) FreeExtent(batch);
+  }
+  Place();
 }
 
 void Scheduler::Forget(absl::string_view store) {

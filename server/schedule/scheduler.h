@@ -77,8 +77,9 @@ class Scheduler {
   void PartDone(PartId part, const absl::Status& status, absl::Time now);
   void PartLost(PartId part, absl::string_view how, absl::Time now);  // its worker died: "killed by signal 9"
   void PartReturned(PartId part);                                     // not begun: its worker died of another
-  // The pool has more room than it had.
-  void RoomAppeared() { Place(); }
+  // The pool's segments have changed: drops batches without a lease that are not reachable any more, wanted ones are
+  // planned anew, and places what waits.
+  void DropUnreachable();
   void SetParallelParts(uint32_t parts) { options_.parallel_parts = parts; }
 
   // ---- reading a batch for a client that cannot map it ----

@@ -47,6 +47,8 @@ class ExtentPool {
   virtual uint64_t largest_extent() const = 0;  // what an empty pool could allocate
   virtual uint64_t capacity_bytes() const = 0;
   virtual void Describe(const ExtentRef& extent, v1::BatchDescriptor* batch) const = 0;
+  // False once nobody can map the extent who has not yet: a batch there is not kept for sessions to come.
+  virtual bool reachable(const ExtentRef& extent) const { return true; }
 };
 
 // What a stream's batches are: a pure function of position.

@@ -20,6 +20,7 @@ absl::Status ErrnoStatus(int error, absl::string_view what, absl::string_view ob
   const std::string message = absl::StrCat(what, ": ", object, ": ", strerror(error));
   switch (error) {
     case ENOENT:
+    case ENOTDIR:
       return absl::NotFoundError(message);
     case EACCES:
     case EPERM:

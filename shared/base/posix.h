@@ -14,7 +14,7 @@
 
 namespace stoker {
 
-// NotFound for ENOENT, PermissionDenied for EACCES/EPERM/EROFS, ResourceExhausted for ENOSPC/ENOMEM/EDQUOT/EMFILE/
+// NotFound for ENOENT and ENOTDIR, PermissionDenied for EACCES/EPERM/EROFS, ResourceExhausted for ENOSPC/ENOMEM/EDQUOT/EMFILE/
 // ENFILE, else Internal.
 absl::Status ErrnoStatus(int error, absl::string_view what, absl::string_view object);
 

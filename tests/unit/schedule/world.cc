@@ -152,7 +152,7 @@ void World::Forget(const StreamSpec& stream) {
 
 void World::GrowPool(uint64_t pages) {
   pool_.AddSegment(pages);
-  scheduler_.RoomAppeared();
+  scheduler_.DropUnreachable();
   Judge();
 }
 
