@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <set>
 #include <system_error>
 #include <utility>
 
@@ -59,6 +60,23 @@ void RemoveStaleStaging(const CacheDir& cache, absl::Duration age) {
   }
 }
 
+// Stores that lost their name, or never got one, when a daemon was killed. REQUIRES: no record is broken.
+absl::Status RemoveNamelessStores(const CacheDir& cache) {
+  STOKER_ASSIGN_OR_RETURN(const std::vector<std::filesystem::path> stores, List(cache.stores()));
+  if (stores.empty()) return absl::OkStatus();
+  STOKER_ASSIGN_OR_RETURN(const UniqueFd lock, cache.Lock());
+  STOKER_ASSIGN_OR_RETURN(const std::vector<std::filesystem::path> records, ListRecords(cache));
+  std::set<std::string> named;
+  for (const std::filesystem::path& path : records) {
+    STOKER_ASSIGN_OR_RETURN(const v1::Dataset dataset, ReadRecord(path.string()));
+    named.insert(dataset.store());
+  }
+  for (const std::filesystem::path& path : stores) {
+    if (!named.contains(path.filename().string())) STOKER_RETURN_IF_ERROR(RemoveTree(path.string()));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status CheckDatasetName(absl::string_view name) {
@@ -102,6 +120,11 @@ absl::StatusOr<DatasetCatalog> DatasetCatalog::Load(const std::string& cache_dir
     entry.manifest = *std::move(manifest);
     const std::string name = entry.dataset.name();
     catalog.entries_[name] = std::move(entry);
+  }
+  if (catalog.problems_.empty()) {
+    if (const absl::Status removed = RemoveNamelessStores(cache); !removed.ok()) {
+      catalog.problems_.push_back(absl::StrCat("removing stores without a name: ", removed.message()));
+    }
   }
   RemoveStaleStaging(cache, staging_age);
   return catalog;

@@ -10,6 +10,8 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -74,6 +76,7 @@ class CsvUnit {
   CsvRecords records_;
   Columns columns_;
   Rows rows_;
+  absl::flat_hash_map<std::string, uint64_t> label_places_;  // in rows_.label_names
   std::string file_label_;
   std::vector<double> segment_;          // scratch
   std::vector<uint64_t> segment_lines_;  // scratch
@@ -97,10 +100,11 @@ absl::Status CsvUnit::ReadHeader() {
   if (std::all_of(fields.begin(), fields.end(), [&](absl::string_view f) { return ParseValue(f, &number); })) {
     return records_.Bad("the first line holds numbers", "put a line with the names of the columns before it");
   }
+  absl::flat_hash_set<std::string> seen;
   for (const absl::string_view field : fields) {
     std::string name = field.empty() ? absl::StrCat("column ", columns_.names.size()) : std::string(field);
     if (!IsUtf8(name)) return records_.Bad(absl::StrCat("column ", Quoted(name), " is not UTF-8"), "save it as UTF-8");
-    if (std::find(columns_.names.begin(), columns_.names.end(), name) != columns_.names.end()) {
+    if (!seen.insert(name).second) {
       return records_.Bad(absl::StrCat("column ", Quoted(name), " is there twice"), "rename one of them");
     }
     columns_.names.push_back(std::move(name));
@@ -185,14 +189,9 @@ absl::Status CsvUnit::AddLabel(absl::string_view label) {
   if (label.empty()) {
     return records_.Bad(absl::StrCat("the label in column ", Quoted(csv_.label()), " is empty"), "label each row");
   }
-  std::vector<std::string>& names = rows_.label_names;
-  if (rows_.labels.empty() || names[rows_.labels.back()] != label) {
-    const auto found = std::find(names.begin(), names.end(), label);
-    rows_.labels.push_back(static_cast<uint64_t>(found - names.begin()));
-    if (found == names.end()) names.emplace_back(label);
-  } else {
-    rows_.labels.push_back(rows_.labels.back());
-  }
+  const auto [place, added] = label_places_.try_emplace(std::string(label), rows_.label_names.size());
+  if (added) rows_.label_names.emplace_back(label);
+  rows_.labels.push_back(place->second);
   return absl::OkStatus();
 }
 

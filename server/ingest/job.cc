@@ -249,7 +249,13 @@ absl::Status IngestJob::Steps::RunUnits(std::vector<std::string>* summaries) {
           missing, [&](const Unit& unit, uint64_t bytes, bool finished) { note(unit, bytes, finished, false); },
           [this] { return cancelled_.load(std::memory_order_relaxed); }));
   if (made.size() != missing.size()) return absl::InternalError("ingest: the runner left units out");
-  for (size_t i = 0; i < made.size(); ++i) (*summaries)[missing[i].unit()] = made[i];
+  for (size_t i = 0; i < made.size(); ++i) {
+    std::string& summary = (*summaries)[missing[i].unit()];
+    summary = made[i];
+    if (summary.empty()) {
+      STOKER_ASSIGN_OR_RETURN(summary, ReadySummary(missing[i]));
+    }
+  }
   return CheckCancelled();
 }
 

@@ -34,8 +34,9 @@ class UnitRunner {
   using Cancelled = std::function<bool()>;
 
   virtual ~UnitRunner() = default;
-  // Summaries in the order of `units`. On a failure the rest is dropped and the error of the first unit (in order) that
-  // is known to have failed is returned; Cancelled when cancelled. Returns only when no unit is being run any more.
+  // Summaries in the order of `units`; an empty one is read from the shard (it may be too large for a message). On a
+  // failure the rest is dropped and the error of the first unit (in order) that is known to have failed is returned;
+  // Cancelled when cancelled. Returns only when no unit is being run any more.
   virtual absl::StatusOr<std::vector<std::string>> Run(absl::Span<const Unit> units, const Progress& progress,
                                                        const Cancelled& cancelled) = 0;
 };

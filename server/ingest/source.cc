@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <algorithm>
 #include <cmath>
@@ -57,6 +58,9 @@ absl::StatusOr<std::string> FirstBytes(const std::string& path) {
 
 absl::StatusOr<std::string> RealPath(const std::string& path) {
   const std::unique_ptr<char, decltype(&::free)> resolved(::realpath(path.c_str(), nullptr), &::free);
+  if (resolved == nullptr && (errno == ENOTDIR || errno == ELOOP || errno == ENAMETOOLONG)) {
+    return absl::NotFoundError(absl::StrCat("reading ", path, ": ", strerror(errno)));
+  }
   if (resolved == nullptr) return ErrnoStatus(errno, "reading", path);
   return std::string(resolved.get());
 }

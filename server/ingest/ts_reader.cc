@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -97,7 +98,10 @@ absl::StatusOr<TsHeader> ReadHeader(const std::string& path) {
 class CaseReader {
  public:
   CaseReader(const Unit& unit, const TsHeader& header, const LineReader& reader)
-      : header_(header), reader_(reader), target_(unit.options().target()) {
+      : header_(header),
+        reader_(reader),
+        known_(header.classes.begin(), header.classes.end()),
+        target_(unit.options().target()) {
     if (target_ == v1::IngestOptions::TARGET_UNSPECIFIED) {
       target_ = header.target_label  ? v1::IngestOptions::TARGET_VALUE
                 : header.class_label ? v1::IngestOptions::TARGET_CLASS
@@ -118,6 +122,7 @@ class CaseReader {
 
   const TsHeader& header_;
   const LineReader& reader_;
+  const absl::flat_hash_set<std::string> known_;  // labels that the header lists
   v1::IngestOptions::Target target_;
   uint64_t channels_ = 0;  // of the first case
   std::vector<double> values_;
@@ -165,7 +170,7 @@ absl::Status CaseReader::Read(absl::string_view line, ShardBuilder* builder) {
 absl::Status CaseReader::ParseLabel(absl::string_view label, Series* series) {
   if (target_ == v1::IngestOptions::TARGET_CLASS) {
     const std::vector<std::string>& classes = header_.classes;
-    if (header_.class_label && !classes.empty() && std::find(classes.begin(), classes.end(), label) == classes.end()) {
+    if (header_.class_label && !classes.empty() && !known_.contains(label)) {
       return reader_.Bad(absl::StrCat("unknown label ", Quoted(label)),
                          absl::StrCat("@classLabel lists ", absl::StrJoin(classes, " ").substr(0, 200)));
     }

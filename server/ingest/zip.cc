@@ -191,7 +191,8 @@ absl::StatusOr<std::string> ReadZipMember(int fd, const ZipMember& member, uint6
     STOKER_RETURN_IF_ERROR(ReadExactly(fd, member.offset, bytes.data(), want, path));
   } else {
     // Deflate packs at most 1032 to 1: a directory that claims more lies, and gets no memory.
-    if (member.bytes / 1032 > member.packed_bytes) return BadZip(path, absl::StrCat("the size of ", Quoted(member.name)));
+    if (member.bytes / 1032 > member.packed_bytes)
+      return BadZip(path, absl::StrCat("the size of ", Quoted(member.name)));
     bytes.resize(want);
     STOKER_ASSIGN_OR_RETURN(const uint64_t got, Inflate(fd, member, &bytes, path));
     if (got != want) return BadZip(path, absl::StrCat("member ", Quoted(member.name), " is shorter than it should be"));

@@ -97,6 +97,19 @@ TEST_F(DatasetCatalogTest, BrokenRecords_AreNamedAndLeftOut) {
                                               HasSubstr("data set gone"), HasSubstr("other.json")));
 }
 
+TEST_F(DatasetCatalogTest, NamelessStore_IsRemovedWhenAllRecordsAreSound) {
+  const IngestResult first = Add("a", "1");
+  Add("a", "2");  // the first store has no name now, as if the daemon had been killed before it removed it
+  const std::string broken = harness_.cache_dir() + "/datasets/bad.json";
+  ASSERT_OK(WriteFileAtomically(broken, "{"));
+  ASSERT_OK(DatasetCatalog::Load(harness_.cache_dir()));
+  EXPECT_TRUE(std::filesystem::exists(harness_.StoreDir(first)));
+  std::filesystem::remove(broken);
+  ASSERT_OK_AND_ASSIGN(const DatasetCatalog catalog, DatasetCatalog::Load(harness_.cache_dir()));
+  EXPECT_FALSE(std::filesystem::exists(harness_.StoreDir(first)));
+  EXPECT_EQ(catalog.entries().size(), 1u);
+}
+
 TEST_F(DatasetCatalogTest, StaleStaging_IsRemovedUnlessItIsYoung) {
   Add("a", "1");
   const std::string staging = harness_.cache_dir() + "/staging/0123";

@@ -219,6 +219,22 @@ TEST_F(IngestJobTest, DamagedShardOfAnInterruptedIngest_IsMadeAgain) {
   EXPECT_EQ(last.units_resumed(), 1u);
 }
 
+TEST_F(IngestJobTest, RunnerWithoutSummaries_LeavesThemInTheShards) {
+  class SilentRunner : public ThreadUnitRunner {
+   public:
+    SilentRunner() : ThreadUnitRunner(1) {}
+    absl::StatusOr<std::vector<std::string>> Run(absl::Span<const Unit> units, const Progress& progress,
+                                                 const Cancelled& cancelled) override {
+      auto done = ThreadUnitRunner::Run(units, progress, cancelled);
+      if (done.ok()) done->assign(units.size(), "");
+      return done;
+    }
+  } runner;
+  IngestJob job(harness_.Params({harness_.Write("x.ts", ManyCases(10))}), &runner, nullptr);
+  ASSERT_OK_AND_ASSIGN(const IngestResult result, job.Run());
+  EXPECT_EQ(result.manifest.samples(), 10u);
+}
+
 TEST_F(IngestJobTest, Cancel_EndsTheRun) {
   const std::string file = harness_.Write("x.ts", ManyCases(22000));
   ThreadUnitRunner runner(1);

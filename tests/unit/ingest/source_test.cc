@@ -48,9 +48,9 @@ TEST(CheckRootsTest, LinkOutOfTheRoot_IsDenied) {
   std::filesystem::create_directory(dir.File("in"));
   std::filesystem::create_symlink(file, dir.File("in/link.ts"));
   std::filesystem::create_directory_symlink(dir.File("out"), dir.File("in/folder"));
-  EXPECT_THAT(
-      CheckRoots(dir.File("in/link.ts"), {dir.File("in")}),
-      StatusIs(absl::StatusCode::kPermissionDenied, AllOf(HasSubstr("link.ts"), HasSubstr(absl::StrCat("which is ", file)))));
+  EXPECT_THAT(CheckRoots(dir.File("in/link.ts"), {dir.File("in")}),
+              StatusIs(absl::StatusCode::kPermissionDenied,
+                       AllOf(HasSubstr("link.ts"), HasSubstr(absl::StrCat("which is ", file)))));
   EXPECT_THAT(CheckRoots(dir.File("in/folder/a.ts"), {dir.File("in")}), StatusIs(absl::StatusCode::kPermissionDenied));
   EXPECT_THAT(ResolveSources({dir.File("in")}, {}, {dir.File("in")}), StatusIs(absl::StatusCode::kPermissionDenied));
 }
@@ -58,6 +58,8 @@ TEST(CheckRootsTest, LinkOutOfTheRoot_IsDenied) {
 TEST(CheckRootsTest, PathsThatAreNone_AreRefused) {
   TempDir dir;
   EXPECT_THAT(CheckRoots(dir.File("none"), {"/"}), StatusIs(absl::StatusCode::kNotFound, HasSubstr("none")));
+  EXPECT_THAT(CheckRoots(dir.Write("f", "x") + "/a.ts", {"/"}),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("f/a.ts")));
   EXPECT_THAT(CheckRoots("a.ts", {"/"}), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("absolute")));
   EXPECT_THAT(CheckRoots("", {"/"}), StatusIs(absl::StatusCode::kInvalidArgument));
   EXPECT_THAT(CheckRoots("/\xFF", {"/"}), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("UTF-8")));
