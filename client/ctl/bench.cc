@@ -14,6 +14,7 @@
 #include "absl/strings/str_split.h"
 #include "client/ctl/bench_measure.h"
 #include "client/ctl/bench_process.h"
+#include "client/ctl/bench_scratch.h"
 #include "client/ctl/command.h"
 #include "shared/base/posix.h"
 #include "shared/base/size.h"
@@ -34,26 +35,6 @@ struct BenchArguments {
   bool quick = false;
   bool full = false;
   std::string daemon;
-};
-
-// A folder that is removed at the end.
-class ScratchDir {
- public:
-  static absl::StatusOr<std::unique_ptr<ScratchDir>> Make() {
-    std::error_code error;
-    std::string path = (std::filesystem::temp_directory_path(error) / "stoker-bench-XXXXXX").string();
-    if (::mkdtemp(path.data()) == nullptr) return ErrnoStatus(errno, "make directory", path);
-    return std::unique_ptr<ScratchDir>(new ScratchDir(path));
-  }
-  ~ScratchDir() {
-    std::error_code error;
-    std::filesystem::remove_all(path_, error);
-  }
-  const std::string& path() const { return path_; }
-
- private:
-  explicit ScratchDir(std::string path) : path_(std::move(path)) {}
-  const std::string path_;
 };
 
 // Shows rows as they come, or keeps them for the JSON document.
@@ -259,9 +240,9 @@ absl::Status MeasureLatency(const Client& client, const BenchSettings& settings,
 }
 
 absl::Status Bench(const BenchArguments& arguments, Report* report) {
-  STOKER_ASSIGN_OR_RETURN(const std::unique_ptr<ScratchDir> dir, ScratchDir::Make());
+  STOKER_ASSIGN_OR_RETURN(const std::unique_ptr<BenchScratch> dir, BenchScratch::Make());
   report->Head(Machine(), Describe(arguments.settings));
-  // The limit is taken for as many processors as the daemon will use for its workers.
+  // Asked first, because the limit is taken for as many processors as the daemon has workers.
   STOKER_ASSIGN_OR_RETURN(EmbeddedDaemon daemon, StartDaemon(arguments, dir->path()));
   STOKER_ASSIGN_OR_RETURN(const Client client, Client::Connect({.address = daemon.address()}));
   STOKER_ASSIGN_OR_RETURN(const v1::StatusReply status, client.GetStatus());

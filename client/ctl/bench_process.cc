@@ -44,7 +44,11 @@ absl::StatusOr<LineProcess> LineProcess::Start(const std::vector<std::string>& c
   ::posix_spawn_file_actions_adddup2(&actions, out.write.get(), STDOUT_FILENO);
   LineProcess process;
   process.name_ = command[0];
-  const int error = ::posix_spawnp(&process.pid_, arguments[0], &actions, nullptr, arguments.data(), environ);
+  posix_spawnattr_t attributes;  // a child takes signals, whatever this process blocks
+  ::posix_spawnattr_init(&attributes);
+  ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
+  const int error = ::posix_spawnp(&process.pid_, arguments[0], &actions, &attributes, arguments.data(), environ);
+  ::posix_spawnattr_destroy(&attributes);
   ::posix_spawn_file_actions_destroy(&actions);
   if (error != 0) {
     process.pid_ = -1;
