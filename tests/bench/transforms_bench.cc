@@ -75,7 +75,8 @@ void BM_Gaf(benchmark::State& state, const std::string& path, v1::DType dtype, i
 void BM_Statistics(benchmark::State& state, v1::GafRecipe::Stats set, int64_t channels) {
   const std::vector<double> series = Window(channels * 96);
   int64_t width = 1;
-  for (const int64_t dimension : StatsShape(set, channels).value()) width *= dimension;
+  const std::vector<int64_t> shape = StatsShape(set, channels).value();
+  for (const int64_t dimension : shape) width *= dimension;
   std::vector<float> out(width);
   for (auto _ : state) {
     if (!ComputeStatistics(set, series, channels, absl::MakeSpan(out)).ok()) std::abort();
