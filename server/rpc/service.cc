@@ -88,8 +88,11 @@ grpc::Status Service::Ingest(grpc::ServerContext* context, const v1::IngestReque
         *request, [&](const v1::IngestEvent::Progress& progress) { latest.Put(progress); },
         [context] { return context->IsCancelled(); });
   });
-  while (result.wait_for(absl::ToChronoMilliseconds(kCancelPoll)) != std::future_status::ready) {
-    if (std::optional<v1::IngestEvent::Progress> progress = latest.Take()) {
+  bool over = false;
+  while (!over) {
+    over = result.wait_for(absl::ToChronoMilliseconds(kCancelPoll)) == std::future_status::ready;
+    if (std::optional<v1::IngestEvent::Progress> progress =
+            latest.Take()) {  // what came last is told even of a quick one
       v1::IngestEvent event;
       *event.mutable_progress() = *std::move(progress);
       writer->Write(event);  // a client that is gone cancels the call, which stops the work
