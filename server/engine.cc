@@ -39,7 +39,10 @@ Engine::Engine(const EngineOptions& options, loop::EventLoop* loop, arena::Arena
                  this, this),
       pool_(MakePoolOptions(options), loop, this) {}
 
-Engine::~Engine() = default;
+Engine::~Engine() {
+  loop_->Cancel(poke_);
+  loop_->Cancel(segment_check_);
+}
 
 void Engine::Start() {
   for (const auto& info : arena_->segments()) {
@@ -210,16 +213,16 @@ void Engine::WatchSegments() {
   }
   scheduler_.DropUnreachable();
   UnmapRetired();
-  loop_->After(kSegmentCheck, [this] { WatchSegments(); });
+  segment_check_ = loop_->After(kSegmentCheck, [this] { WatchSegments(); });
 }
 
 // ---- workers ----
 
-// Within a call of the scheduler, which the pool would call back into; so a turn later.
+// Within a call of the scheduler, which the pool would call back into; so a little later.
 void Engine::PartsReady() {
-  if (std::exchange(poke_posted_, true)) return;
-  loop_->Post([this] {
-    poke_posted_ = false;
+  if (poke_ != 0) return;
+  poke_ = loop_->After(absl::ZeroDuration(), [this] {
+    poke_ = 0;
     pool_.Poke();
   });
 }

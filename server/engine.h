@@ -99,7 +99,8 @@ class Engine : private schedule::Actions, private schedule::ExtentPool, private 
   arena::Arena* const arena_;
   schedule::Scheduler scheduler_;
   workers::WorkerPool pool_;
-  bool poke_posted_ = false;
+  loop::EventLoop::TimerId poke_ = 0;  // 0: none is due
+  loop::EventLoop::TimerId segment_check_ = 0;
   absl::flat_hash_map<schedule::SessionId, Client> clients_;
   absl::flat_hash_map<rpc::SessionPeer*, schedule::SessionId> ids_;
   absl::flat_hash_map<schedule::StreamId, v1::ToWorker::OpenStream> streams_;
