@@ -31,6 +31,7 @@ absl::StatusOr<BatchPlan> BatchPlan::Create(const v1::Plan& proto, uint64_t samp
   if (!v1::TailPolicy_IsValid(plan.tail())) {
     status.Update(absl::InvalidArgumentError(absl::StrCat("plan.tail: unknown value ", int{plan.tail()})));
   }
+  if (plan.has_budget()) status.Update(absl::InvalidArgumentError("plan.budget: only for data sets of kind CRYSTALS"));
   if (samples == 0) status.Update(absl::InvalidArgumentError("plan: the data set has no samples"));
   if (!status.ok()) return status;
   BatchPlan result(plan, samples);
