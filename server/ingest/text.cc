@@ -12,6 +12,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "absl/types/optional.h"
@@ -33,7 +34,10 @@ bool IsBlank(char c) { return c == ' ' || c == '\t' || c == '\r'; }
 }  // namespace
 
 absl::Status BadData(absl::string_view place, absl::string_view reason, absl::string_view remedy) {
-  absl::Status status = absl::InvalidArgumentError(absl::StrCat("reading ", place, ": ", reason, "; ", remedy));
+  // One line, whatever the names of columns and files are made of.
+  std::string message = absl::StrCat("reading ", place, ": ", reason, "; ", remedy);
+  absl::StrReplaceAll({{"\n", "\\n"}, {"\r", "\\r"}}, &message);
+  absl::Status status = absl::InvalidArgumentError(message);
   status.SetPayload(kPlacePayload, absl::Cord(place));
   status.SetPayload(kReasonPayload, absl::Cord(reason));
   return status;
