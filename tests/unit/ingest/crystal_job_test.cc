@@ -5,9 +5,10 @@
 
 #include <cmath>
 #include <filesystem>
-#include <fstream>
+#include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -424,6 +425,36 @@ TEST_F(CrystalJobTest, PrimitiveCell_HasFewerAtoms) {
   ASSERT_OK_AND_ASSIGN(const auto store, Open({Write("a.vasp", kSalt)}, options));
   EXPECT_EQ(store->Sample(0)->atoms(), 2);
   EXPECT_EQ(store->Sample(0)->edges(), 2 * 18);
+}
+
+TEST_F(CrystalJobTest, TextbookCrystals_AreWhatTextbooksSay) {
+  const std::string folder = absl::StrCat(STOKER_SAMPLES_DIR, "/textbook_crystals");
+  Options options = Crystals({"density", "band_gap"});
+  v1::Sidecar* sidecar = options.mutable_crystal()->add_sidecar();
+  sidecar->set_name("description");
+  sidecar->set_path(folder + "/descriptions.csv");
+  ASSERT_OK_AND_ASSIGN(const auto store, Open({folder + "/structures.json"}, options));
+  EXPECT_EQ(store->samples(), 48);
+  EXPECT_EQ(store->manifest().skipped_size(), 0);
+  EXPECT_EQ(store->manifest().crystals().close_atoms(), 0);
+  // Nearest neighbours by their number, and how many more the rule of the shell takes to reach twelve.
+  const std::map<std::string, std::pair<size_t, size_t>> wanted = {
+      {"diamond-C", {4, 16}}, {"Cu", {12, 12}}, {"Fe", {8, 14}}, {"Po", {6, 18}}, {"NaCl", {6, 18}}, {"CsCl", {8, 14}}};
+  size_t checked = 0;
+  for (uint64_t i = 0; i < store->samples(); ++i) {
+    const store::CrystalView view = *store->Sample(i);
+    EXPECT_FALSE(view.text.empty());
+    const auto found = wanted.find(std::string(view.id));
+    if (found == wanted.end()) continue;
+    ++checked;
+    const auto& [nearest, all] = found->second;
+    const auto degree = static_cast<size_t>(view.triplet_degree[0]);
+    EXPECT_EQ(degree, all) << view.id;
+    size_t first_shell = 0;
+    for (size_t e = 0; e < degree; ++e) first_shell += view.edge_distance[e] < view.edge_distance[0] + 1e-3f ? 1 : 0;
+    EXPECT_EQ(first_shell, nearest) << view.id;
+  }
+  EXPECT_EQ(checked, wanted.size());
 }
 
 TEST(Distribute, IsAsNumpyHasIt) {
