@@ -42,6 +42,10 @@ constexpr char kTsHeader[] =
     "@problemName bad\n@univariate true\n@classLabel true a b\n@data\n";  // data from line 5 on
 constexpr char kTsHeader2[] = "@problemName bad\n@univariate false\n@classLabel true a b\n@data\n";
 
+constexpr char kRecord[] =
+    R"([{"jid": "J-1", "atoms": {"lattice_mat": [[4, 0, 0], [0, 4, 0], [0, 0, 4]], "coords": [[0, 0, 0]],
+         "elements": ["Po"], "cartesian": false}}])";
+
 std::vector<std::string> Ingest(const std::string& file, const std::vector<std::string>& more = {}) {
   std::vector<std::string> arguments = {"ingest", "bad", "--source", "$DATA/" + file};
   arguments.insert(arguments.end(), more.begin(), more.end());
@@ -105,6 +109,35 @@ std::vector<BadInput> BadSources() {
        4,
        {"r.csv", "class"}},
       {"UcrNotANumber", "u.tsv", "1\t1.0\t2.0\n2\t1.0\ttwo\n", Ingest("u.tsv"), 4, {"u.tsv:2"}},
+      {"CrystalWithoutSymbols",
+       "c.vasp",
+       "c\n1\n4 0 0\n0 4 0\n0 0 4\n1\nDirect\n0 0 0\n",
+       Ingest("c.vasp"),
+       4,
+       {"c.vasp:6", "VASP 4"}},
+      {"CrystalWithoutVolume",
+       "c.vasp",
+       "c\n1\n4 0 0\n4 0 0\n0 0 4\nSi\n1\nDirect\n0 0 0\n",
+       Ingest("c.vasp"),
+       4,
+       {"c.vasp:1", "singular"}},
+      {"RecordWithoutTarget", "c.json", kRecord, Ingest("c.json", {"--target", "gap"}), 4, {"record 0", "'gap'"}},
+      {"RecordsCutOff", "c.json", absl::StrCat(kRecord).substr(0, 60), Ingest("c.json"), 4, {"c.json", "cut off"}},
+      {"IdWithoutFile", "id_prop.csv", "nowhere,1\n", Ingest("id_prop.csv"), 4, {"id_prop.csv:1", "'nowhere'"}},
+      {"SidecarThatIsNotThere",
+       "c.json",
+       kRecord,
+       Ingest("c.json", {"--sidecar", "text=$DATA/none.csv"}),
+       6,
+       {"none.csv"}},
+      {"SidecarOutsideTheRoots",
+       "c.json",
+       kRecord,
+       Ingest("c.json", {"--sidecar", "text=$OUTSIDE/secret.ts"}),
+       6,
+       {"secret.ts", "--root"}},
+      {"GraphOptionForSeries", "w.ts", ts + "1,2,3:a\n", Ingest("w.ts", {"--k", "5"}), 2, {"crystal"}},
+      {"TooManyNeighbours", "c.json", kRecord, Ingest("c.json", {"--k", "5000"}), 2, {"crystal.k"}},
       {"OutsideTheRoots", "", "", {"ingest", "bad", "--source", "$OUTSIDE/secret.ts"}, 6, {"secret.ts", "--root"}},
       {"LinkOutOfTheRoots", "", "", Ingest("link.ts"), 6, {"secret.ts", "--root"}},
       {"DotsOutOfTheRoots", "", "", {"ingest", "bad", "--source", "$DATA/../outside/secret.ts"}, 6, {"--root"}},

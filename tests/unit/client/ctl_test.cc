@@ -74,13 +74,16 @@ TEST_F(CtlTest, UsageErrors_AreOneLineAndExit2) {
                                              {"drop"},
                                              {"read", "numbers", "--colour", "red"},
                                              {"read", "numbers", "--batch-size", "0"},
-                                             {"read", "numbers", "--budget", "graphs=64"},
+                                             {"read", "numbers", "--budget", "graphs=many"},
                                              {"read", "numbers", "--transport", "pigeon"},
                                              {"read", "numbers", "--from", "now"},
                                              {"read", "numbers", "--dtype", "f64"},
                                              {"read", "numbers", "--seed", "-1"},
-                                             {"ingest", "x", "--source", "a", "--format", "jarvis"},
-                                             {"ingest", "x", "--source", "a", "--graph", "knn"},
+                                             {"ingest", "x", "--source", "a", "--format", "pickle"},
+                                             {"ingest", "x", "--source", "a", "--graph", "voronoi"},
+                                             {"ingest", "x", "--source", "a", "--k", "0"},
+                                             {"ingest", "x", "--source", "a", "--sidecar", "text.csv"},
+                                             {"ingest", "x", "--source", "a", "--on-error", "ignore"},
                                              {"ingest", "x", "--source", "a", "--label", "l", "--label-from-file-name"},
                                              {"ingest", "x"},
                                              {"preview", "numbers"}}) {
@@ -141,6 +144,41 @@ TEST_F(CtlTest, Ingest) {
   EXPECT_EQ(json::parse(out_)["dataset"]["samples"], "20");
   EXPECT_EQ(Ctl({"ingest", "bad", "--source", "a.csv"}), 4);
   EXPECT_EQ(err_, "stokerctl: ingest bad: walks.csv:7: channel x: not a number\n");
+}
+
+TEST_F(CtlTest, IngestOfCrystals_SendsItsOptionsAndTellsOfGraphs) {
+  EXPECT_EQ(Ctl({"ingest",           "dft",       "--source",        "d",        "--graph",     "radius",
+                 "--cutoff",         "5",         "--max-neighbors", "20",       "--tolerance", "0",
+                 "--triplet-cutoff", "4",         "--target",        "gap",      "density",     "--sidecar",
+                 "text=t.csv",       "--sidecar", "rows=/r.npy",     "--id-key", "name",        "--primitive",
+                 "--atom-features",  "f.json",    "--on-error",      "skip",     "--json"}),
+            0)
+      << err_;
+  const json options = json::parse(out_)["dataset"]["options"];
+  const json crystal = options["crystal"];
+  EXPECT_EQ(crystal["graph"], "RADIUS");
+  EXPECT_EQ(crystal["cutoff"], 5.0);
+  EXPECT_EQ(crystal["max_neighbors"], 20);
+  EXPECT_EQ(crystal["tolerance"], 0.0);
+  EXPECT_EQ(crystal["triplet_cutoff"], 4.0);
+  EXPECT_EQ(crystal["target"], json({"gap", "density"}));
+  EXPECT_EQ(crystal["sidecar"][0]["name"], "text");
+  EXPECT_EQ(crystal["sidecar"][0]["path"], (std::filesystem::current_path() / "t.csv").string());
+  EXPECT_EQ(crystal["sidecar"][1]["path"], "/r.npy");
+  EXPECT_EQ(crystal["id_key"], "name");
+  EXPECT_EQ(crystal["primitive"], true);
+  EXPECT_EQ(crystal["atom_features"], (std::filesystem::current_path() / "f.json").string());
+  EXPECT_EQ(crystal["on_error"], "ON_ERROR_SKIP");
+  EXPECT_EQ(Ctl({"ingest", "dft", "--source", "d", "--k", "8", "--directed", "--target", "gap"}), 0) << err_;
+  EXPECT_THAT(out_, AllOf(HasSubstr("1 234, a structure: mean 0.0, median 61"), HasSubstr("targets   1: gap"),
+                          HasSubstr("singular lattice")));
+}
+
+TEST_F(CtlTest, IngestTarget_IsAKindOrAKey) {
+  EXPECT_EQ(Ctl({"ingest", "walks", "--source", "a.ts", "--target", "class", "--json"}), 0) << err_;
+  EXPECT_EQ(json::parse(out_)["dataset"]["options"]["target"], "TARGET_CLASS");
+  EXPECT_EQ(Ctl({"ingest", "dft", "--source", "a", "--target", "gap", "--json"}), 0) << err_;
+  EXPECT_EQ(json::parse(out_)["dataset"]["options"]["target"], "TARGET_UNSPECIFIED");
 }
 
 TEST_F(CtlTest, Read_EndsWithItsSummary) {

@@ -130,6 +130,15 @@ grpc::Status FakeDaemon::Ingest(grpc::ServerContext* context, const v1::IngestRe
   writer->Write(event);
   event.mutable_done()->mutable_dataset()->set_name(request->name());
   event.mutable_done()->mutable_dataset()->set_samples(20);
+  *event.mutable_done()->mutable_dataset()->mutable_options() = request->options();
+  if (request->options().has_crystal()) {
+    v1::StoreManifest* manifest = event.mutable_done()->mutable_dataset()->mutable_manifest();
+    manifest->set_kind(v1::CRYSTALS);
+    manifest->mutable_crystals()->set_edges(1234);
+    manifest->mutable_crystals()->mutable_edges_each()->set_median(61);
+    manifest->mutable_crystals()->add_targets("gap");
+    manifest->add_skipped()->set_reason("singular lattice");
+  }
   writer->Write(event);
   return grpc::Status::OK;
 }
