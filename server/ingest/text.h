@@ -20,6 +20,13 @@ inline constexpr uint64_t kMaxLineBytes = 1 << 30;
 // InvalidArgument "reading <place>: <reason>; <remedy>".
 absl::Status BadData(absl::string_view place, absl::string_view reason, absl::string_view remedy);
 
+// The place and the reason of an error that BadData made; empty ones of any other.
+struct BadDataParts {
+  std::string place;
+  std::string reason;
+};
+BadDataParts PartsOf(const absl::Status& status);
+
 // For messages: in quotation marks, escaped, cut to 40 bytes.
 std::string Quoted(absl::string_view text);
 
