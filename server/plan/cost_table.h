@@ -14,6 +14,10 @@ class CostColumn {
   CostColumn() = default;  // 0 for every sample
   CostColumn(absl::Span<const int32_t> values, size_t stride = 1) : values_(values), stride_(stride) {}
   bool empty() const { return values_.empty(); }
+  // Has the processor fetch a value that is read soon.
+  void Prefetch(uint64_t sample) const {
+    if (!values_.empty()) __builtin_prefetch(&values_[sample * stride_]);
+  }
   uint64_t operator[](uint64_t sample) const {
     return values_.empty() ? 0 : static_cast<uint64_t>(values_[sample * stride_]);
   }

@@ -11,7 +11,8 @@
 // window fits any more. Then batches of about equal work are put together into steps, one a rank.
 //
 // Tails, with `world` ranks:
-//   KEEP  every sample exactly once. The last (batches mod world) batches are cut into smaller ones until every rank has
+//   KEEP  every sample exactly once. The last (batches mod world) batches are cut into smaller ones until every rank
+//   has
 //         one, and more before them if they have too few samples; a rank gets a batch of no samples only if all others
 //         of the epoch have one sample each.
 //   DROP  left out are the batch for which the samples ran out, and then the least full ones (by work), fewer than
@@ -28,7 +29,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "server/plan/costs.h"
+#include "server/plan/budgets.h"
 #include "server/plan/window.h"
 #include "stoker/v1/plan.pb.h"
 
@@ -57,14 +58,14 @@ class Packer {
  public:
   static constexpr uint64_t kMaxSamples = (uint64_t{1} << 32) - (uint64_t{1} << 21);
 
-  // InvalidArgument names the field of the plan and the numbers; with the policy FAIL also the first oversize sample.
-  // The plan's rank is not looked at, nor its batch_size. Reads the table once; see CostTable for its life.
+  // REQUIRES: a plan of CompletePlan with a budget; its rank is not looked at. What `table` refers to outlives the
+  // result. InvalidArgument as Budgets::Create, and when there are more samples than kMaxSamples; with the policy FAIL
+  // also when one is oversize: it names the first and its number.
   static absl::StatusOr<Packer> Create(const v1::Plan& plan, const CostTable& table);
 
   // Nothing when `stop` became true while it worked; it looks at it once a batch. Takes some 0.3 microseconds a sample.
   std::optional<PackedEpoch> Pack(uint64_t epoch, const std::atomic<bool>* stop = nullptr) const;
 
-  const v1::Plan& plan() const { return plan_; }  // with defaults filled in
   const Budgets& budgets() const { return budgets_; }
 
  private:

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/plan/budget_plan.h"
 
 namespace stoker::plan {
 namespace {
@@ -60,7 +61,10 @@ absl::StatusOr<v1::Plan> CompletePlan(const v1::Plan& proto) {
 
 absl::StatusOr<std::shared_ptr<const BatchPlan>> BatchPlan::Create(const v1::Plan& plan, const CostTable& costs) {
   if (costs.samples == 0) return absl::InvalidArgumentError("plan: the data set has no samples");
-  if (plan.has_budget()) return Invalid("budget", "only for data sets of kind CRYSTALS");
+  if (plan.has_budget()) {
+    if (costs.uniform()) return Invalid("budget", "only for data sets of kind CRYSTALS");
+    return BudgetPlan::Create(plan, costs);
+  }
   return std::make_shared<CountPlan>(plan, costs.samples);
 }
 

@@ -12,10 +12,6 @@ constexpr int kLimitBits = 30;
 constexpr int kWorthBits = 17;
 constexpr int kSlotBits = 11;
 
-void Prefetch(const CostColumn& column, uint64_t sample) {
-  if (!column.values.empty()) __builtin_prefetch(&column.values[sample * column.stride]);
-}
-
 }  // namespace
 
 Scales::Scales(const Budgets& budgets) {
@@ -28,8 +24,9 @@ Scales::Scales(const Budgets& budgets) {
     fields_[k] = f;
     shifts_[k] = std::max(0, static_cast<int>(std::bit_width(limits[f])) - kLimitBits);
     limits_[k] = static_cast<int32_t>(limits[f] >> shifts_[k]);
-    mean_[k] = totals[kGraphs] == 0 ? 0 : ((totals[f] / totals[kGraphs]) << 8 >> shifts_[k]) +
-                                              ((totals[f] % totals[kGraphs] << 8) / totals[kGraphs] >> shifts_[k]);
+    mean_[k] = totals[kGraphs] == 0 ? 0
+                                    : ((totals[f] / totals[kGraphs]) << 8 >> shifts_[k]) +
+                                          ((totals[f] % totals[kGraphs] << 8) / totals[kGraphs] >> shifts_[k]);
     load[k] = static_cast<double>(totals[f]) / static_cast<double>(limits[f]);
     most = std::max(most, load[k]);
   }
@@ -37,17 +34,20 @@ Scales::Scales(const Budgets& budgets) {
     // A budget that is far from binding has no say; the fourth power is products only, so the same on any processor.
     const double part = most == 0 ? 1 : load[k] / most;
     const double weight = part * part * part * part;
+    if (k == 0) graphs_weight_ = static_cast<uint64_t>(weight * 65536);
     worth_[k] = static_cast<uint64_t>(weight * static_cast<double>(uint64_t{1} << (32 + kWorthBits)) /
                                       static_cast<double>(limits_[k]));
   }
 }
 
 int32_t Scales::SamplesIn(const Room& room) const {
-  uint64_t least = INT32_MAX;
-  for (int k = 0; k < count_; ++k) {
+  const uint64_t graphs = room[0];
+  uint64_t least = graphs;
+  for (int k = 1; k < count_; ++k) {
     if (mean_[k] != 0) least = std::min(least, (static_cast<uint64_t>(room[k]) << 8) / mean_[k]);
   }
-  return static_cast<int32_t>(least);
+  if (least == 0) return 0;
+  return static_cast<int32_t>(least + ((graphs - least) * graphs_weight_ >> 16));
 }
 
 Window::Window(const Budgets& budgets, const Scales& scales, const EpochOrder& order)
@@ -72,7 +72,7 @@ int Window::Draw() {
   for (; count < kBlock && position_ < end_; ++count) {
     const uint64_t sample = drawn[count] = order_(position_++ % table.samples);
     for (const CostColumn* column : {&table.nodes, &table.edges, &table.triplets, &table.text_bytes}) {
-      Prefetch(*column, sample);  // the order is random: each of these is a miss
+      column->Prefetch(sample);  // the order is random: each of these is a miss
     }
   }
   for (int i = 0; i < count; ++i) {

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "server/plan/costs.h"
+#include "server/plan/budgets.h"
 #include "server/plan/plan.h"
 
 namespace stoker::plan {
@@ -42,7 +42,8 @@ class Scales {
   std::array<int, kBudgetFields> shifts_{};
   Room limits_{};
   std::array<uint64_t, kBudgetFields> worth_{};  // of a unit, times 2^32
-  std::array<uint64_t, kBudgetFields> mean_{};   // cost of a sample in units, times 2^8
+  uint64_t graphs_weight_ = 0;
+  std::array<uint64_t, kBudgetFields> mean_{};  // cost of a sample in units, times 2^8
 };
 
 // A bounded look-ahead over one epoch's order, oldest first. Oversize samples do not come into it.
@@ -86,7 +87,7 @@ class Window {
   const Budgets& budgets_;
   const Scales& scales_;
   const EpochOrder& order_;
-  uint64_t position_ = 0, end_;  // of draws; beyond the number of samples the order repeats
+  uint64_t position_ = 0, end_;         // of draws; beyond the number of samples the order repeats
   int head_ = 0, tail_ = 0, live_ = 0;  // slots [head, tail) have samples or are gone
   std::vector<uint32_t> oversize_;
   std::array<uint32_t, kSlots> samples_;
