@@ -34,7 +34,8 @@ std::string ASample(const v1::StoreManifest& manifest) {
 
 std::string Targets(const v1::StoreManifest& manifest) {
   if (manifest.classes_size() > 0) return absl::StrCat(manifest.classes_size(), " classes");
-  return manifest.target() == v1::IngestOptions::TARGET_VALUE ? absl::StrCat(manifest.target_width(), " values") : "";
+  if (manifest.target() != v1::IngestOptions::TARGET_VALUE) return "";
+  return absl::StrCat(manifest.target_width(), manifest.target_width() == 1 ? " value" : " values");
 }
 
 ExitCode RunDatasets(const Context& context) {

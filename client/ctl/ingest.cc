@@ -185,8 +185,10 @@ void SummarizeCrystals(const v1::StoreManifest& manifest, SummaryFields* fields)
                                                  info.targets_size() > kShown ? ", …" : ""));
   }
   for (const v1::CrystalInfo::SidecarInfo& sidecar : info.sidecars()) {
-    fields->emplace_back(
-        "sidecar", absl::StrCat(sidecar.name(), " ", sidecar.dtype(), " [", absl::StrJoin(sidecar.shape(), ", "), "]"));
+    const std::string kind = sidecar.dtype() == "TEXT"
+                                 ? "text"
+                                 : absl::StrCat(sidecar.dtype(), " [", absl::StrJoin(sidecar.shape(), ", "), "]");
+    fields->emplace_back("sidecar", absl::StrCat(sidecar.name(), ": ", kind));
   }
   if (info.repeated_ids() > 0) {
     fields->emplace_back("repeated ids", absl::StrCat(FormatCount(info.repeated_ids()), " samples"));
