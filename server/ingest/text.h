@@ -10,12 +10,14 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "server/ingest/unit.h"
 #include "shared/base/unique_fd.h"
 
 namespace stoker::ingest {
 
 inline constexpr uint64_t kMaxLineBytes = 1 << 30;
+
+// Called from the thread that runs a unit with the bytes of it read so far; never more than once a MiB.
+using UnitProgress = std::function<void(uint64_t bytes_done)>;
 
 // InvalidArgument "reading <place>: <reason>; <remedy>".
 absl::Status BadData(absl::string_view place, absl::string_view reason, absl::string_view remedy);

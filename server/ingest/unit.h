@@ -8,7 +8,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <string>
 #include <vector>
 
@@ -16,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "server/ingest/source.h"
+#include "server/ingest/text.h"
 #include "stoker/v1/store.pb.h"
 #include "stoker/v1/worker.pb.h"
 
@@ -30,9 +30,6 @@ inline constexpr uint64_t kUnitArrayBytes = 32 << 20;
 
 // Why a series is left out: UnitSummary::Skip::reason.
 inline constexpr char kTooShort[] = "shorter than the window";
-
-// Called from the thread that runs the unit with the bytes of it read so far; never more than once a MiB.
-using UnitProgress = std::function<void(uint64_t bytes_done)>;
 
 // What the coordinator must know of a shard. Kept in the shard's metadata too, so that a ready shard tells it again.
 // Lines count from 0 at the first line that starts in the unit; records from 0 at the first of the file.
