@@ -5,8 +5,6 @@
 #include <cmath>
 #include <map>
 #include <set>
-#include <string_view>
-#include <unordered_map>
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"

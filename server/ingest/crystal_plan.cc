@@ -8,7 +8,6 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "server/ingest/csv_table.h"
 #include "server/ingest/json_reader.h"
 #include "server/ingest/json_records.h"
 #include "server/ingest/npy_array.h"

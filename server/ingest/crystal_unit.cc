@@ -7,10 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/ascii.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "server/ingest/cif_reader.h"
 #include "server/ingest/crystal_options.h"
 #include "server/ingest/crystal_shard.h"
@@ -25,7 +22,6 @@
 #include "server/ingest/structure.h"
 #include "server/ingest/text.h"
 #include "shared/base/status_macros.h"
-#include "shared/tensor/dtype.h"
 
 namespace stoker::ingest {
 namespace {
