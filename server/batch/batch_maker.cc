@@ -5,8 +5,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/batch/gaf_batch.h"
+#include "server/batch/graph_batch.h"
 #include "server/batch/recipe.h"
 #include "shared/base/status_macros.h"
+#include "shared/store/crystal_store.h"
+#include "shared/store/manifest.h"
 #include "shared/store/time_series_store.h"
 
 namespace stoker::batch {
@@ -21,8 +24,14 @@ Counts& Counts::operator+=(const Counts& other) {
 }
 
 absl::StatusOr<std::unique_ptr<BatchMaker>> BatchMaker::Create(const std::string& store_dir, const v1::Recipe& recipe) {
+  const std::string path = absl::StrCat(store_dir, "/", store::kManifestName);
+  STOKER_ASSIGN_OR_RETURN(const v1::StoreManifest manifest, store::ReadManifest(path));
+  STOKER_ASSIGN_OR_RETURN(v1::Recipe complete, CompleteRecipe(recipe, manifest));
+  if (manifest.kind() == v1::CRYSTALS) {
+    STOKER_ASSIGN_OR_RETURN(auto store, store::CrystalStore::Open(store_dir));
+    return std::make_unique<GraphBatchMaker>(std::move(store), std::move(complete));
+  }
   STOKER_ASSIGN_OR_RETURN(auto store, store::TimeSeriesStore::Open(store_dir));
-  STOKER_ASSIGN_OR_RETURN(v1::Recipe complete, CompleteRecipe(recipe, store->manifest()));
   return std::make_unique<GafBatchMaker>(std::move(store), std::move(complete));
 }
 

@@ -11,6 +11,8 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "fast_float/fast_float.h"
 #include "server/ingest/file_bytes.h"
 #include "shared/base/status_macros.h"
@@ -79,6 +81,22 @@ bool ParseValue(absl::string_view text, double* value) {
   if (text.empty() || ParseValuePrefix(text.data(), end, &parsed) != end) return false;
   *value = parsed;
   return true;
+}
+
+TextLines::TextLines(absl::string_view text) : rest_(text) { absl::ConsumePrefix(&rest_, kUtf8Mark); }
+
+bool TextLines::Next(absl::string_view* line) {
+  if (rest_.empty()) return false;
+  const size_t stop = std::min(rest_.find('\n'), rest_.size());
+  *line = rest_.substr(0, stop);
+  if (absl::EndsWith(*line, "\r")) line->remove_suffix(1);
+  rest_.remove_prefix(std::min(stop + 1, rest_.size()));
+  ++line_;
+  return true;
+}
+
+std::vector<absl::string_view> Fields(absl::string_view line) {
+  return absl::StrSplit(line, absl::ByAnyChar(" \t\r\f\v"), absl::SkipEmpty());
 }
 
 absl::StatusOr<LineReader> LineReader::Open(const std::string& path, uint64_t begin, uint64_t end,
