@@ -29,8 +29,10 @@ std::shared_ptr<PackedEpochs::Entry> PackedEpochs::Find(uint64_t epoch) {
   return entries_.back();
 }
 
-void PackedEpochs::Pack(Entry* entry, const std::atomic<bool>* stop) const {
-  absl::call_once(entry->once, [&] { entry->packed = packer_.Pack(entry->epoch, stop); });
+const PackedEpoch* PackedEpochs::Pack(Entry* entry, const std::atomic<bool>* stop) const {
+  absl::MutexLock lock(&entry->mutex);
+  if (!entry->packed.has_value()) entry->packed = packer_.Pack(entry->epoch, stop);
+  return entry->packed.has_value() ? &*entry->packed : nullptr;
 }
 
 std::shared_ptr<const PackedEpoch> PackedEpochs::Get(uint64_t epoch) {
@@ -40,8 +42,7 @@ std::shared_ptr<const PackedEpoch> PackedEpochs::Get(uint64_t epoch) {
     entry = Find(epoch);
     if (epoch < UINT64_MAX) ahead_ = std::max(ahead_, epoch + 1);
   }
-  Pack(entry.get(), nullptr);
-  const PackedEpoch* const packed = &*entry->packed;
+  const PackedEpoch* const packed = Pack(entry.get(), nullptr);
   return {std::move(entry), packed};
 }
 

@@ -9,7 +9,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/base/call_once.h"
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
@@ -38,13 +37,14 @@ class PackedEpochs {
   struct Entry {
     explicit Entry(uint64_t e) : epoch(e) {}
     const uint64_t epoch;
-    absl::once_flag once;
-    std::optional<PackedEpoch> packed;
+    absl::Mutex mutex;                                         // held while it is packed: the others wait
+    std::optional<PackedEpoch> packed ABSL_GUARDED_BY(mutex);  // not changed again
   };
 
   std::shared_ptr<Entry> Find(uint64_t epoch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);  // or make
-  void Pack(Entry* entry, const std::atomic<bool>* stop) const;                       // once; others wait
-  void PackAhead();                                                                   // until stop_
+  // Null: stopped.
+  const PackedEpoch* Pack(Entry* entry, const std::atomic<bool>* stop) const;
+  void PackAhead();  // until stop_
 
   const Packer packer_;
   std::atomic<bool> stop_{false};

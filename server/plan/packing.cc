@@ -12,7 +12,9 @@
 namespace stoker::plan {
 namespace {
 
-constexpr int32_t kChosen = 16;  // samples at the end of a batch that are chosen, not just the next ones
+// The samples at the end of a batch that are chosen, not just the next ones: the last quarter. More fill large batches
+// no better, and small ones worse: the window is left with what nobody chooses.
+constexpr int32_t kChosenPart = 4, kMinChosen = 2, kMaxChosen = 16;
 
 }  // namespace
 
@@ -82,6 +84,7 @@ void Packing::PlaceOversize() {
 void Packing::FillOne() {
   const uint64_t begin = samples_.size();
   Room room = scales_.limits();
+  const int32_t chosen = std::clamp(scales_.SamplesIn(room) / kChosenPart, kMinChosen, kMaxChosen);
   for (;;) {
     window_.Refill();
     const int32_t parts = scales_.SamplesIn(room);
@@ -89,7 +92,7 @@ void Packing::FillOne() {
       window_.Repeat();
       continue;
     }
-    int slot = samples_.size() == begin || parts > kChosen ? window_.Oldest(room) : Window::kNone;
+    int slot = samples_.size() == begin || parts > chosen ? window_.Oldest(room) : Window::kNone;
     if (slot == Window::kNone) slot = window_.Nearest(room, std::max(parts, 1));
     if (slot == Window::kNone) break;
     samples_.push_back(window_.sample(slot));

@@ -6,15 +6,14 @@
 //   epoch.steps();  epoch.Batch(step, rank);    // every rank has as many steps
 //
 // Batches are filled one after the other from a window of the next 512 samples of the epoch's order: first with the
-// oldest ones, and with the last 16 or so chosen, each the nearest to its part of what is left of all budgets at once.
-// The oldest sample always begins a batch, so none waits longer than 512 batches. A batch is closed when none of the
-// window fits any more. Then batches of about equal work are put together into steps, one a rank.
+// oldest ones; the last quarter (2 to 16 samples) is chosen, each the nearest to its part of what is left of all budgets
+// at once. The oldest sample always begins a batch, so none waits longer than 512 batches. A batch is closed when none of
+// the window fits any more. Then batches of about equal work are put together into steps, one a rank.
 //
 // Tails, with `world` ranks:
 //   KEEP  every sample exactly once. The last (batches mod world) batches are cut into smaller ones until every rank
-//   has
-//         one, and more before them if they have too few samples; a rank gets a batch of no samples only if all others
-//         of the epoch have one sample each.
+//         has one, and more before them if they have too few samples; a rank gets a batch of no samples only if all
+//         others of the epoch have one sample each.
 //   DROP  left out are the batch for which the samples ran out, and then the least full ones (by work), fewer than
 //         `world`, until whole steps remain.
 //   PAD   the batch for which the samples ran out is filled up from the start of the epoch's order, by what fits, and
