@@ -78,8 +78,8 @@ absl::StatusOr<std::string> FirstBytes(const std::string& path) {
 
 absl::StatusOr<std::string> RealPath(const std::string& path) {
   const std::unique_ptr<char, decltype(&::free)> resolved(::realpath(path.c_str(), nullptr), &::free);
-  if (resolved == nullptr && (errno == ENOTDIR || errno == ELOOP || errno == ENAMETOOLONG)) {
-    return absl::NotFoundError(absl::StrCat("reading ", path, ": ", strerror(errno)));
+  if (resolved == nullptr && (errno == ENOENT || errno == ENOTDIR || errno == ELOOP || errno == ENAMETOOLONG)) {
+    return absl::NotFoundError(absl::StrCat("reading ", path, ": ", strerror(errno), "; name a file that is there"));
   }
   if (resolved == nullptr) return ErrnoStatus(errno, "reading", path);
   return std::string(resolved.get());

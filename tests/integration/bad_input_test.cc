@@ -71,7 +71,7 @@ std::string NpyWithNan() {
 std::vector<BadInput> BadSources() {
   const std::string ts = kTsHeader, ts2 = kTsHeader2;
   return {
-      {"MissingFile", "", "", Ingest("none.ts"), 6, {"none.ts", "No such file"}},
+      {"MissingFile", "", "", Ingest("none.ts"), 6, {"none.ts", "No such file", "name a file"}},
       {"EmptyFile", "e.ts", "", Ingest("e.ts"), 4, {"e.ts", "empty"}},
       {"EmptyFileWithoutAnExtension", "e", "", Ingest("e"), 4, {"/e:", "empty"}},
       {"OnlyAHeader", "h.ts", ts, Ingest("h.ts"), 4, {"h.ts"}},
