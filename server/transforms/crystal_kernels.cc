@@ -23,8 +23,11 @@ const CrystalKernels* CrystalKernelSet(std::string_view name) {
       &Collect,
       &TripletIndex<int32_t>,
       &TripletIndex<int64_t>,
+      &DirectionsOf,
       &TripletCosine,
-      {&RoundToF32, &RoundToF16, &RoundToBf16},
+      &RoundToF32,
+      &RoundToF16,
+      &RoundToBf16,
       &Rbf,
   };
   return &kernels;

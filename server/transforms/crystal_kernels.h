@@ -56,6 +56,9 @@ struct Directions {
   const float* z;
 };
 
+// From r [edges, 3] to x, y, z, of length 1, or 0 where r is.
+using DirectionsKernel = void (*)(const float* r, size_t edges, float* x, float* y, float* z);
+
 // One element a triplet, run after run: edge + offset to `first`, the partner + offset to `second` (i32 or i64).
 using TripletIndexKernel = void (*)(const PartnerRun* runs, size_t run_count, int64_t offset, void* first,
                                     void* second);
@@ -63,9 +66,10 @@ using TripletIndexKernel = void (*)(const PartnerRun* runs, size_t run_count, in
 using TripletCosineKernel = void (*)(const Directions& directions, const PartnerRun* runs, size_t run_count, float sign,
                                      float* cosines);
 
-// float32 to f32, f16 or bf16, rounded to nearest even.
+// float32 to f32, f16 or bf16, rounded to nearest even; NaN stays NaN. Nothing is written beyond `count`.
 using RoundKernel = void (*)(const float* from, size_t count, void* to);
-// out[k] = exp(-gamma (distance - centres[k])^2), each operation rounded to float32. `centres` is padded.
+// out[k] = exp(-gamma (distance - centres[k])^2), each operation rounded to float32, the exponential within 2 units of
+// the last place, or 0 below 2^-126. `centres` is padded. REQUIRES: gamma >= 0, finite numbers.
 using RbfKernel = void (*)(float distance, const float* centres, size_t count, float gamma, float* out);
 
 struct CrystalKernels {
@@ -73,9 +77,14 @@ struct CrystalKernels {
   CollectKernel collect;
   TripletIndexKernel triplet_index_i32;
   TripletIndexKernel triplet_index_i64;
+  DirectionsKernel directions;
   TripletCosineKernel triplet_cosine;
-  RoundKernel round[3];  // by DType from F32: f32, f16, bf16
+  RoundKernel round_f32, round_f16, round_bf16;
   RbfKernel rbf;
+
+  RoundKernel RoundTo(v1::DType dtype) const {
+    return dtype == v1::DTYPE_F16 ? round_f16 : dtype == v1::DTYPE_BF16 ? round_bf16 : round_f32;
+  }
 };
 
 // Those that this processor can run, best first, the portable one last.
