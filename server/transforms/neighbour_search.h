@@ -57,7 +57,8 @@ class NeighbourSearch {
   static int64_t CountClose(absl::Span<const uint64_t> keys);
 
   static float Distance(uint64_t key) { return std::bit_cast<float>(static_cast<uint32_t>(key >> 32)); }
-  int32_t Atom(uint64_t key) const { return static_cast<int32_t>(static_cast<uint32_t>(key) >> image_bits_); }
+  // image_bits_ may be 32.
+  int32_t Atom(uint64_t key) const { return static_cast<int32_t>((key & 0xffffffff) >> image_bits_); }
   // Of the neighbour, relative to `source`, for the coordinates as given.
   Image ImageOf(int32_t source, uint64_t key) const;
   // From `source` to the neighbour, Å; exactly the opposite of the way back.
