@@ -21,6 +21,7 @@ const CrystalKernels* CrystalKernelSet(std::string_view name) {
   static const CrystalKernels kernels = {
       name,
       &Collect,
+      &ListEdges,
       &TripletIndex<int32_t>,
       &TripletIndex<int64_t>,
       &DirectionsOf,

@@ -42,6 +42,27 @@ struct SearchTarget {
 using CollectKernel = size_t (*)(const SearchAtoms& atoms, const SearchTarget* targets, size_t target_count,
                                  const double* point, double limit2, uint64_t* keys);
 
+// How a key holds the image along each axis: (key >> shift & mask) - zero.
+struct KeyImage {
+  int shift[3];
+  uint32_t mask[3];
+  int32_t zero[3];
+  int atom_shift;  // of the number of the atom, from bit 0 of the lower half; 0 to 32
+};
+
+// Where edges are written; each array has room for kRowPadding more.
+struct EdgeColumns {
+  int32_t* destination;
+  int32_t* image;  // [E, 3]
+  float* r;        // [E, 3]
+  float* distance;
+};
+
+// The edge of each key, from the atom at `point`: r = (atom - point) + image * lattice, rounded once; exactly opposite
+// for the key of the way back. `points` [atoms, 3] and `lattice` [3, 3] are Å.
+using ListEdgesKernel = void (*)(const KeyImage& code, const double* points, const double* lattice, const double* point,
+                                 const uint64_t* keys, size_t count, const EdgeColumns& out);
+
 // Edges [begin, begin + count) are the partners of edge a.
 struct PartnerRun {
   int32_t edge;
@@ -75,6 +96,7 @@ using RbfKernel = void (*)(float distance, const float* centres, size_t count, f
 struct CrystalKernels {
   std::string_view name;
   CollectKernel collect;
+  ListEdgesKernel list_edges;
   TripletIndexKernel triplet_index_i32;
   TripletIndexKernel triplet_index_i64;
   DirectionsKernel directions;

@@ -85,6 +85,7 @@ absl::Status NeighbourSearch::ReadAtoms(const Crystal& crystal) {
   Vector3 low, high;
   low.fill(kFarAway);
   high.fill(-kFarAway);
+  wrapped_ = false;
   for (int64_t i = 0; i < atoms_; ++i) {
     Vector3 wrapped;
     for (int a = 0; a < 3; ++a) {
@@ -97,6 +98,7 @@ absl::Status NeighbourSearch::ReadAtoms(const Crystal& crystal) {
       wrapped[a] = given - whole;
       fraction_[3 * i + a] = wrapped[a];
       wraps_[3 * i + a] = static_cast<int32_t>(whole);
+      wrapped_ |= whole != 0;
       low[a] = std::min(low[a], wrapped[a]);
       high[a] = std::max(high[a], wrapped[a]);
     }
@@ -380,11 +382,19 @@ Image NeighbourSearch::ImageOf(int32_t source, uint64_t key) const {
   return image;
 }
 
-Vector3 NeighbourSearch::Displacement(int32_t source, uint64_t key) const {
-  const Image image = Wrapped(key);
-  const Vector3 shift = TimesMatrix({double(image[0]), double(image[1]), double(image[2])}, lattice_);
-  const Vector3 from = Point(source), to = Point(Atom(key));
-  return {(to[0] - from[0]) + shift[0], (to[1] - from[1]) + shift[1], (to[2] - from[2]) + shift[2]};
+void NeighbourSearch::ListEdges(int32_t source, absl::Span<const uint64_t> keys, const EdgeColumns& out) const {
+  KeyImage code;
+  for (int a = 0; a < 3; ++a) {
+    code.shift[a] = axes_[a].shift;
+    code.mask[a] = (uint32_t{1} << axes_[a].bits) - 1;
+    code.zero[a] = axes_[a].bits == 0 ? 0 : int32_t{1} << (axes_[a].bits - 1);
+  }
+  code.atom_shift = image_bits_;
+  kernels_->list_edges(code, points_.data(), lattice_[0].data(), &points_[3 * source], keys.data(), keys.size(), out);
+  for (size_t e = 0; wrapped_ && e < keys.size(); ++e) {
+    const int32_t atom = out.destination[e];
+    for (int a = 0; a < 3; ++a) out.image[3 * e + a] += wraps_[3 * source + a] - wraps_[3 * atom + a];
+  }
 }
 
 uint64_t NeighbourSearch::Reversed(int32_t source, uint64_t key) const {

@@ -61,8 +61,8 @@ class NeighbourSearch {
   int32_t Atom(uint64_t key) const { return static_cast<int32_t>((key & 0xffffffff) >> image_bits_); }
   // Of the neighbour, relative to `source`, for the coordinates as given.
   Image ImageOf(int32_t source, uint64_t key) const;
-  // From `source` to the neighbour, Å; exactly the opposite of the way back.
-  Vector3 Displacement(int32_t source, uint64_t key) const;
+  // Writes the edges from `source` of these keys; r is exactly the opposite of that of the way back.
+  void ListEdges(int32_t source, absl::Span<const uint64_t> keys, const EdgeColumns& out) const;
   // The key of `source` among the neighbours of Atom(key).
   uint64_t Reversed(int32_t source, uint64_t key) const;
 
@@ -102,6 +102,7 @@ class NeighbourSearch {
   int image_bits_ = -1;      // of a key; -1: not placed yet
   Buffer<double> fraction_;  // [N, 3], wrapped
   Buffer<int32_t> wraps_;    // [N, 3]: coordinates as given less the wrapped ones
+  bool wrapped_ = false;     // whether any of them is not 0
   Buffer<double> points_;    // [N, 3] Å, of the wrapped
 
   // Atoms by block, each block padded to kBlockPadding.
