@@ -19,17 +19,8 @@ namespace HWY_NAMESPACE {
 
 const CrystalKernels* CrystalKernelSet(std::string_view name) {
   static const CrystalKernels kernels = {
-      name,
-      &Collect,
-      &ListEdges,
-      &TripletIndex<int32_t>,
-      &TripletIndex<int64_t>,
-      &DirectionsOf,
-      &TripletCosine,
-      &RoundToF32,
-      &RoundToF16,
-      &RoundToBf16,
-      &Rbf,
+      name,          &Collect,       &SortFew,    &ListEdges,  &TripletIndex<int32_t>, &TripletIndex<int64_t>,
+      &DirectionsOf, &TripletCosine, &RoundToF32, &RoundToF16, &RoundToBf16,           &Rbf,
   };
   return &kernels;
 }

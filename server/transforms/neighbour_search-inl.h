@@ -62,6 +62,28 @@ inline size_t Collect(const SearchAtoms& atoms, const SearchTarget* targets, siz
   return written;
 }
 
+// The place of a key is the number of keys that are less.
+inline void SortFew(const uint64_t* keys, size_t count, uint64_t* sorted) {
+  const hn::RebindToSigned<KeyTag> d;
+  const auto* const from = reinterpret_cast<const int64_t*>(keys);
+  const size_t lanes = hn::Lanes(d);
+  HWY_ALIGN int64_t places[2 * hn::MaxLanes(d)];
+  for (size_t i = 0; i < count; i += 2 * lanes) {
+    const auto a = hn::LoadU(d, from + i), b = hn::LoadU(d, from + i + lanes);
+    auto below_a = hn::Set(d, -1), below_b = below_a;
+    for (size_t j = 0; j < count; ++j) {
+      const auto other = hn::Set(d, from[j]);
+      below_a = hn::Sub(below_a, hn::VecFromMask(d, hn::Lt(other, a)));
+      below_b = hn::Sub(below_b, hn::VecFromMask(d, hn::Lt(other, b)));
+    }
+    hn::Store(below_a, d, places);
+    hn::Store(below_b, d, places + lanes);
+    for (size_t l = 0; l < 2 * lanes && i + l < count; ++l) {
+      if (places[l] >= 0) sorted[places[l]] = keys[i + l];
+    }
+  }
+}
+
 // The image along axis `a`, as integers.
 HWY_INLINE hn::Vec<WholeTag> ImageAlong(const KeyImage& code, hn::Vec<KeyTag> key, int a) {
   const WholeTag wholes;

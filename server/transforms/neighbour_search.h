@@ -88,6 +88,7 @@ class NeighbourSearch {
   absl::Status PlaceImages(double radius);
   uint64_t Code(const Image& image) const;
   Image Wrapped(uint64_t key) const;
+  absl::Status SameSpot(int32_t atom, uint64_t* keys, size_t count) const;
   void AimFrom(int64_t block);
   void AimAt(int64_t from, const std::array<int64_t, 3>& bin);
 
@@ -122,6 +123,7 @@ class NeighbourSearch {
 
   int64_t aimed_from_ = -1;  // the block that targets_ are for
   Buffer<SearchTarget> targets_;
+  Buffer<uint64_t> unsorted_;
   size_t target_count_ = 0;
   int64_t target_atoms_ = 0;
 };
