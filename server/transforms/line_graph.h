@@ -12,6 +12,7 @@
 #include "absl/types/span.h"
 #include "server/transforms/buffer.h"
 #include "server/transforms/crystal_kernels.h"
+#include "server/transforms/line_writer.h"
 #include "stoker/v1/recipe.pb.h"
 
 namespace stoker::transforms {
@@ -20,7 +21,7 @@ namespace stoker::transforms {
 class LineGraph {
  public:
   // All kernels give the same bytes.
-  explicit LineGraph(const CrystalKernels* kernels = FindCrystalKernels("")) : kernels_(kernels) {}
+  explicit LineGraph(const CrystalKernels* kernels = FindCrystalKernels(""));
 
   // Edges [bucket[i], bucket[i + 1]) are those of atom i, of which the first degree[i] have triplets. r [E, 3]. Spans
   // are read until the next Assign. REQUIRES: destinations are atoms, 0 <= degree[i] <= edges of i, a kind with a line
@@ -31,12 +32,15 @@ class LineGraph {
   int64_t triplets() const { return triplets_; }
 
   // The numbers of the edges of each pair, plus `offset`; by the first, then by the second. `dtype`: I64 or I32.
-  // Nothing is written beyond triplets() elements.
+  // Nothing is written beyond triplets() elements. As WriteCosines, past the caches: Flush() before anyone is told.
   void WriteIndex(v1::DType dtype, int64_t offset, void* first, void* second);
 
   // Cosine of each pair, clamped to [-1, 1]: the float32 product of float32 directions, then rounded to `dtype` (F32,
   // F16, BF16). An edge of no length has cosine 0.
   void WriteCosines(v1::DType dtype, void* out);
+
+  // Makes what was written visible to whoever sees a later store of this thread (sfence on x86).
+  static void Flush();
 
  private:
   void AddRun(int64_t edge, int64_t begin, int64_t end);
@@ -49,12 +53,11 @@ class LineGraph {
   Buffer<PartnerRun> runs_;
   size_t run_count_ = 0;
   int64_t triplets_ = 0;
-  int64_t longest_ = 0;  // run
   float sign_ = 1;
   absl::Span<const float> r_;
   Buffer<float> x_, y_, z_;  // directions
-  // Triplets on their way: the kernels write beyond what they are asked for, which the destination must not see.
-  Buffer<int64_t> first_, second_;
+  // The kernels write beyond what they are asked for, which the destination must not see.
+  LineWriter first_, second_;
   Buffer<float> cosines_;
 };
 
