@@ -19,13 +19,18 @@ namespace HWY_NAMESPACE {
 
 const CrystalKernels* CrystalKernelSet(std::string_view name) {
   static const CrystalKernels kernels = {
-      name,
-      &Collect,
-      &TripletIndex<int32_t>,
-      &TripletIndex<int64_t>,
-      &TripletCosine,
-      {&RoundToF32, &RoundToF16, &RoundToBf16},
-      &Rbf,
+      .name = name,
+      .collect = &Collect,
+      .sort_few = &SortFew,
+      .list_edges = &ListEdges,
+      .triplet_index_i32 = &TripletIndex<int32_t>,
+      .triplet_index_i64 = &TripletIndex<int64_t>,
+      .directions = &DirectionsOf,
+      .triplet_cosine = &TripletCosine,
+      .round_f32 = &RoundToF32,
+      .round_f16 = &RoundToF16,
+      .round_bf16 = &RoundToBf16,
+      .rbf = &Rbf,
   };
   return &kernels;
 }

@@ -42,6 +42,31 @@ struct SearchTarget {
 using CollectKernel = size_t (*)(const SearchAtoms& atoms, const SearchTarget* targets, size_t target_count,
                                  const double* point, double limit2, uint64_t* keys);
 
+// Sorts `count` keys, all different and below 2^63, from `keys` to `sorted`, and leaves the least out. O(count^2), the
+// fastest up to about 96: vqsort asks the kernel for random numbers each time. `keys` has room for kBlockPadding more.
+using SortFewKernel = void (*)(const uint64_t* keys, size_t count, uint64_t* sorted);
+
+// How a key holds the image along each axis: (key >> shift & mask) - zero.
+struct KeyImage {
+  int shift[3];
+  uint32_t mask[3];
+  int32_t zero[3];
+  int atom_shift;  // of the number of the atom, from bit 0 of the lower half; 0 to 32
+};
+
+// Where edges are written; each array has room for kRowPadding more.
+struct EdgeColumns {
+  int32_t* destination;
+  int32_t* image;  // [E, 3]
+  float* r;        // [E, 3]
+  float* distance;
+};
+
+// The edge of each key, from the atom at `point`: r = (atom - point) + image * lattice, rounded once; exactly opposite
+// for the key of the way back. `points` [atoms, 3] and `lattice` [3, 3] are Å.
+using ListEdgesKernel = void (*)(const KeyImage& code, const double* points, const double* lattice, const double* point,
+                                 const uint64_t* keys, size_t count, const EdgeColumns& out);
+
 // Edges [begin, begin + count) are the partners of edge a.
 struct PartnerRun {
   int32_t edge;
@@ -56,6 +81,9 @@ struct Directions {
   const float* z;
 };
 
+// From r [edges, 3] to x, y, z, of length 1, or 0 where r is.
+using DirectionsKernel = void (*)(const float* r, size_t edges, float* x, float* y, float* z);
+
 // One element a triplet, run after run: edge + offset to `first`, the partner + offset to `second` (i32 or i64).
 using TripletIndexKernel = void (*)(const PartnerRun* runs, size_t run_count, int64_t offset, void* first,
                                     void* second);
@@ -63,19 +91,27 @@ using TripletIndexKernel = void (*)(const PartnerRun* runs, size_t run_count, in
 using TripletCosineKernel = void (*)(const Directions& directions, const PartnerRun* runs, size_t run_count, float sign,
                                      float* cosines);
 
-// float32 to f32, f16 or bf16, rounded to nearest even.
+// float32 to f32, f16 or bf16, rounded to nearest even; NaN stays NaN. Nothing is written beyond `count`.
 using RoundKernel = void (*)(const float* from, size_t count, void* to);
-// out[k] = exp(-gamma (distance - centres[k])^2), each operation rounded to float32. `centres` is padded.
+// out[k] = exp(-gamma (distance - centres[k])^2), each operation rounded to float32, the exponential within 2 units of
+// the last place, or 0 below 2^-126. `centres` is padded. REQUIRES: gamma >= 0, finite numbers.
 using RbfKernel = void (*)(float distance, const float* centres, size_t count, float gamma, float* out);
 
 struct CrystalKernels {
   std::string_view name;
   CollectKernel collect;
+  SortFewKernel sort_few;
+  ListEdgesKernel list_edges;
   TripletIndexKernel triplet_index_i32;
   TripletIndexKernel triplet_index_i64;
+  DirectionsKernel directions;
   TripletCosineKernel triplet_cosine;
-  RoundKernel round[3];  // by DType from F32: f32, f16, bf16
+  RoundKernel round_f32, round_f16, round_bf16;
   RbfKernel rbf;
+
+  RoundKernel RoundTo(v1::DType dtype) const {
+    return dtype == v1::DTYPE_F16 ? round_f16 : dtype == v1::DTYPE_BF16 ? round_bf16 : round_f32;
+  }
 };
 
 // Those that this processor can run, best first, the portable one last.

@@ -38,12 +38,14 @@ HWY_INLINE void RoundWords(const float* from, size_t count, void* to, Round roun
   std::memcpy(out + i, rounded, (count - i) * sizeof(uint16_t));
 }
 
-// Half of the unit that is dropped is added, less one where the kept bit is even. REQUIRES: not NaN.
+// Half of the unit that is dropped is added, less one where the kept bit is even.
 inline void RoundToBf16(const float* from, size_t count, void* to) {
   RoundWords(from, count, to, [](auto bits) HWY_ATTR {
     const hn::DFromV<decltype(bits)> d;
     const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(d, 1u));
-    return hn::ShiftRight<16>(hn::Add(hn::Add(bits, hn::Set(d, 0x7fffu)), odd));
+    const auto rounded = hn::ShiftRight<16>(hn::Add(hn::Add(bits, hn::Set(d, 0x7fffu)), odd));
+    const auto is_nan = hn::Gt(hn::And(bits, hn::Set(d, 0x7fffffffu)), hn::Set(d, 0x7f800000u));
+    return hn::IfThenElse(is_nan, hn::Set(d, 0x7fc0u), rounded);
   });
 }
 
@@ -63,8 +65,10 @@ inline void RoundToF16(const float* from, size_t count, void* to) {
     const auto is_small = hn::RebindMask(d, hn::Lt(value, hn::Set(f, 0x1p-14f)));
     // From the middle between 65504 and 65536 on: infinity.
     const auto is_large = hn::RebindMask(d, hn::Ge(value, hn::Set(f, 65520.0f)));
+    const auto is_nan = hn::Gt(magnitude, hn::Set(d, 0x7f800000u));
     const auto finite = hn::IfThenElse(is_small, small, normal);
-    return hn::Or(hn::IfThenElse(is_large, hn::Set(d, 0x7c00u), finite), hn::ShiftRight<16>(sign));
+    const auto rounded = hn::IfThenElse(is_large, hn::Set(d, 0x7c00u), finite);
+    return hn::Or(hn::IfThenElse(is_nan, hn::Set(d, 0x7e00u), rounded), hn::ShiftRight<16>(sign));
   });
 }
 

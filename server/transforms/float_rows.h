@@ -10,13 +10,14 @@
 
 namespace stoker::transforms {
 
-// To F32, F16 or BF16, to nearest even. Nothing is written beyond from.size() elements.
+// To F32, F16 or BF16, to nearest even; NaN stays NaN. Nothing is written beyond from.size() elements.
 void RoundFloats(absl::Span<const float> from, v1::DType dtype, void* to);
 
 // `bins` centres evenly from low to high, bins >= 2.
 std::vector<float> RbfCentres(double low, double high, uint32_t bins);
 
-// [distances, centres]: exp(-gamma (distance - centre)^2) in float32, then rounded to `dtype`.
+// [distances, centres]: exp(-gamma (distance - centre)^2) in float32, the exponential within 2 units of
+// the last place (0 below 2^-126), then rounded to `dtype`. Nothing is written beyond. REQUIRES: gamma >= 0
 void ExpandRbf(absl::Span<const float> distances, absl::Span<const float> centres, float gamma, v1::DType dtype,
                void* to);
 

@@ -7,6 +7,8 @@
 #define STOKER_LINE_GRAPH_INL_H_
 #endif
 
+#include <cstring>
+
 #include "hwy/highway.h"
 #include "server/transforms/crystal_kernels.h"
 
@@ -31,6 +33,26 @@ void TripletIndex(const PartnerRun* runs, size_t run_count, int64_t offset, void
     }
     a += run->count;
     b += run->count;
+  }
+}
+
+inline void DirectionsOf(const float* r, size_t edges, float* x, float* y, float* z) {
+  const hn::ScalableTag<float> d;
+  const size_t lanes = hn::Lanes(d);
+  HWY_ALIGN float rest[3 * hn::MaxLanes(d)] = {};
+  for (size_t e = 0; e < edges; e += lanes) {
+    const float* from = r + 3 * e;
+    if (e + lanes > edges) {
+      std::memcpy(rest, from, 3 * (edges - e) * sizeof(float));
+      from = rest;
+    }
+    hn::Vec<decltype(d)> a, b, c;
+    hn::LoadInterleaved3(d, from, a, b, c);
+    const auto length = hn::Sqrt(hn::Add(hn::Add(hn::Mul(a, a), hn::Mul(b, b)), hn::Mul(c, c)));
+    const auto scale = hn::IfThenElseZero(hn::Gt(length, hn::Zero(d)), hn::Div(hn::Set(d, 1.0f), length));
+    hn::StoreU(hn::Mul(a, scale), d, x + e);
+    hn::StoreU(hn::Mul(b, scale), d, y + e);
+    hn::StoreU(hn::Mul(c, scale), d, z + e);
   }
 }
 

@@ -8,9 +8,11 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "absl/types/span.h"
+#include "server/transforms/buffer.h"
+#include "server/transforms/crystal_kernels.h"
+#include "server/transforms/line_writer.h"
 #include "stoker/v1/recipe.pb.h"
 
 namespace stoker::transforms {
@@ -18,6 +20,9 @@ namespace stoker::transforms {
 // Reused for many structures. One thread at a time.
 class LineGraph {
  public:
+  // All kernels give the same bytes.
+  explicit LineGraph(const CrystalKernels* kernels = FindCrystalKernels(""));
+
   // Edges [bucket[i], bucket[i + 1]) are those of atom i, of which the first degree[i] have triplets. r [E, 3]. Spans
   // are read until the next Assign. REQUIRES: destinations are atoms, 0 <= degree[i] <= edges of i, a kind with a line
   // graph
@@ -27,27 +32,33 @@ class LineGraph {
   int64_t triplets() const { return triplets_; }
 
   // The numbers of the edges of each pair, plus `offset`; by the first, then by the second. `dtype`: I64 or I32.
-  // Nothing is written beyond triplets() elements.
-  void WriteIndex(v1::DType dtype, int64_t offset, void* first, void* second) const;
+  // Nothing is written beyond triplets() elements. As WriteCosines, past the caches: Flush() before anyone is told.
+  void WriteIndex(v1::DType dtype, int64_t offset, void* first, void* second);
 
   // Cosine of each pair, clamped to [-1, 1]: the float32 product of float32 directions, then rounded to `dtype` (F32,
   // F16, BF16). An edge of no length has cosine 0.
   void WriteCosines(v1::DType dtype, void* out);
 
- private:
-  struct Run {  // edges [begin, begin + count) are partners of `edge`
-    int32_t edge;
-    int32_t begin;
-    int32_t count;
-  };
-  void AddRun(int64_t edge, int64_t begin, int64_t end, bool without_itself);
+  // Makes what was written visible to whoever sees a later store of this thread (sfence on x86).
+  static void Flush();
 
-  std::vector<Run> runs_;
+ private:
+  void AddRun(int64_t edge, int64_t begin, int64_t end);
+  template <typename Index>
+  void WriteIndexAs(TripletIndexKernel kernel, int64_t offset, Index* first, Index* second);
+  template <typename Take>
+  void ForEachGroup(Take take) const;
+
+  const CrystalKernels* kernels_;
+  Buffer<PartnerRun> runs_;
+  size_t run_count_ = 0;
   int64_t triplets_ = 0;
   float sign_ = 1;
   absl::Span<const float> r_;
-  std::vector<float> x_, y_, z_;  // directions
-  std::vector<float> row_;        // cosines of one edge
+  Buffer<float> x_, y_, z_;  // directions
+  // The kernels write beyond what they are asked for, which the destination must not see.
+  LineWriter first_, second_;
+  Buffer<float> cosines_;
 };
 
 }  // namespace stoker::transforms

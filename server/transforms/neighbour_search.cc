@@ -18,18 +18,9 @@ constexpr double kMaxCoordinate = 1e8;
 constexpr double kMinRelativeVolume = 1e-6;
 // Images of blocks that one block may look at.
 constexpr int64_t kMaxTargets = int64_t{1} << 24;
+constexpr size_t kFewKeys = 96;
 constexpr float kSameSpot = 1e-3f;
 constexpr double kFarAway = std::numeric_limits<double>::infinity();
-
-absl::Status SameSpot(int32_t atom, int32_t other, double distance) {
-  if (atom == other) {
-    return absl::InvalidArgumentError(absl::StrFormat(
-        "lattice: atom %d is %g Å from its own image; is the lattice in another unit?", atom + 1, distance));
-  }
-  return absl::InvalidArgumentError(
-      absl::StrFormat("atoms %d and %d are on the same spot (%g Å apart); remove one of them",
-                      std::min(atom, other) + 1, std::max(atom, other) + 1, distance));
-}
 
 int64_t FloorDivide(int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
 
@@ -85,6 +76,7 @@ absl::Status NeighbourSearch::ReadAtoms(const Crystal& crystal) {
   Vector3 low, high;
   low.fill(kFarAway);
   high.fill(-kFarAway);
+  wrapped_ = false;
   for (int64_t i = 0; i < atoms_; ++i) {
     Vector3 wrapped;
     for (int a = 0; a < 3; ++a) {
@@ -97,6 +89,7 @@ absl::Status NeighbourSearch::ReadAtoms(const Crystal& crystal) {
       wrapped[a] = given - whole;
       fraction_[3 * i + a] = wrapped[a];
       wraps_[3 * i + a] = static_cast<int32_t>(whole);
+      wrapped_ |= whole != 0;
       low[a] = std::min(low[a], wrapped[a]);
       high[a] = std::max(high[a], wrapped[a]);
     }
@@ -350,20 +343,37 @@ double NeighbourSearch::RadiusFor(int64_t k) const {
   return std::cbrt(wanted * 3 / (4 * std::numbers::pi));
 }
 
+// The two nearest of `keys` tell which atoms are on one spot; one of them is `atom` itself.
+absl::Status NeighbourSearch::SameSpot(int32_t atom, uint64_t* keys, size_t count) const {
+  std::partial_sort(keys, keys + 2, keys + count);
+  const int32_t other = Atom(keys[0]) == atom ? Atom(keys[1]) : Atom(keys[0]);
+  const double distance = Distance(keys[1]);
+  if (atom == other) {
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "lattice: atom %d is %g Å from its own image; is the lattice in another unit?", atom + 1, distance));
+  }
+  return absl::InvalidArgumentError(
+      absl::StrFormat("atoms %d and %d are on the same spot (%g Å apart); remove one of them",
+                      std::min(atom, other) + 1, std::max(atom, other) + 1, distance));
+}
+
 absl::StatusOr<size_t> NeighbourSearch::Collect(int32_t atom, Buffer<uint64_t>& keys, size_t at) {
   if (block_of_[atom] != aimed_from_) AimFrom(block_of_[atom]);
-  uint64_t* out = keys.Reserve(at + target_atoms_ + kBlockPadding, at) + at;
+  uint64_t* const found = unsorted_.Reserve(target_atoms_ + 2 * kBlockPadding);
   const Vector3 point = Point(atom);
   const double limit = radius_ * (1 + 1e-6);
   const SearchAtoms atoms = {x_.data(), y_.data(), z_.data(), ids_.data()};
-  const size_t count = kernels_->collect(atoms, targets_.data(), target_count_, point.data(), limit * limit, out);
-  static const hwy::Sorter sort;
-  sort(out, count, hwy::SortAscending());
-  // The first is the atom itself, at distance 0, or another one on the same spot.
-  if (count > 1 && Distance(out[1]) < kSameSpot) {
-    return SameSpot(atom, Atom(out[0]) == atom ? Atom(out[1]) : Atom(out[0]), Distance(out[1]));
+  const size_t count = kernels_->collect(atoms, targets_.data(), target_count_, point.data(), limit * limit, found);
+  uint64_t* const out = keys.Reserve(at + count, at) + at;
+  // The least is the atom itself, at distance 0, or another one on the same spot.
+  if (count <= kFewKeys) {
+    kernels_->sort_few(found, count, out);
+  } else {
+    static const hwy::Sorter sort;
+    sort(found, count, hwy::SortAscending());
+    std::copy(found + 1, found + count, out);
   }
-  std::copy(out + 1, out + count, out);
+  if (count > 1 && Distance(out[0]) < kSameSpot) return SameSpot(atom, found, count);
   return count - 1;
 }
 
@@ -380,11 +390,19 @@ Image NeighbourSearch::ImageOf(int32_t source, uint64_t key) const {
   return image;
 }
 
-Vector3 NeighbourSearch::Displacement(int32_t source, uint64_t key) const {
-  const Image image = Wrapped(key);
-  const Vector3 shift = TimesMatrix({double(image[0]), double(image[1]), double(image[2])}, lattice_);
-  const Vector3 from = Point(source), to = Point(Atom(key));
-  return {(to[0] - from[0]) + shift[0], (to[1] - from[1]) + shift[1], (to[2] - from[2]) + shift[2]};
+void NeighbourSearch::ListEdges(int32_t source, absl::Span<const uint64_t> keys, const EdgeColumns& out) const {
+  KeyImage code;
+  for (int a = 0; a < 3; ++a) {
+    code.shift[a] = axes_[a].shift;
+    code.mask[a] = (uint32_t{1} << axes_[a].bits) - 1;
+    code.zero[a] = axes_[a].bits == 0 ? 0 : int32_t{1} << (axes_[a].bits - 1);
+  }
+  code.atom_shift = image_bits_;
+  kernels_->list_edges(code, points_.data(), lattice_[0].data(), &points_[3 * source], keys.data(), keys.size(), out);
+  for (size_t e = 0; wrapped_ && e < keys.size(); ++e) {
+    const int32_t atom = out.destination[e];
+    for (int a = 0; a < 3; ++a) out.image[3 * e + a] += wraps_[3 * source + a] - wraps_[3 * atom + a];
+  }
 }
 
 uint64_t NeighbourSearch::Reversed(int32_t source, uint64_t key) const {

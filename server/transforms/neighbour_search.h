@@ -57,11 +57,12 @@ class NeighbourSearch {
   static int64_t CountClose(absl::Span<const uint64_t> keys);
 
   static float Distance(uint64_t key) { return std::bit_cast<float>(static_cast<uint32_t>(key >> 32)); }
-  int32_t Atom(uint64_t key) const { return static_cast<int32_t>(static_cast<uint32_t>(key) >> image_bits_); }
+  // image_bits_ may be 32.
+  int32_t Atom(uint64_t key) const { return static_cast<int32_t>((key & 0xffffffff) >> image_bits_); }
   // Of the neighbour, relative to `source`, for the coordinates as given.
   Image ImageOf(int32_t source, uint64_t key) const;
-  // From `source` to the neighbour, Å; exactly the opposite of the way back.
-  Vector3 Displacement(int32_t source, uint64_t key) const;
+  // Writes the edges from `source` of these keys; r is exactly the opposite of that of the way back.
+  void ListEdges(int32_t source, absl::Span<const uint64_t> keys, const EdgeColumns& out) const;
   // The key of `source` among the neighbours of Atom(key).
   uint64_t Reversed(int32_t source, uint64_t key) const;
 
@@ -87,6 +88,7 @@ class NeighbourSearch {
   absl::Status PlaceImages(double radius);
   uint64_t Code(const Image& image) const;
   Image Wrapped(uint64_t key) const;
+  absl::Status SameSpot(int32_t atom, uint64_t* keys, size_t count) const;
   void AimFrom(int64_t block);
   void AimAt(int64_t from, const std::array<int64_t, 3>& bin);
 
@@ -101,6 +103,7 @@ class NeighbourSearch {
   int image_bits_ = -1;      // of a key; -1: not placed yet
   Buffer<double> fraction_;  // [N, 3], wrapped
   Buffer<int32_t> wraps_;    // [N, 3]: coordinates as given less the wrapped ones
+  bool wrapped_ = false;     // whether any of them is not 0
   Buffer<double> points_;    // [N, 3] Å, of the wrapped
 
   // Atoms by block, each block padded to kBlockPadding.
@@ -120,6 +123,7 @@ class NeighbourSearch {
 
   int64_t aimed_from_ = -1;  // the block that targets_ are for
   Buffer<SearchTarget> targets_;
+  Buffer<uint64_t> unsorted_;
   size_t target_count_ = 0;
   int64_t target_atoms_ = 0;
 };

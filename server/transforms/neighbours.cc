@@ -54,7 +54,7 @@ class NeighbourFinder::Work {
   absl::StatusOr<size_t> Collect(int32_t atom);
   void Mirror();
   absl::Status ListKeys(const NeighbourOptions& options);
-  void ListEdge(int64_t edge, int32_t source, uint64_t key);
+  void ListEdges(int64_t edge, int32_t source, absl::Span<const uint64_t> keys);
   absl::Status ListAlignn(const NeighbourOptions& options, const Crystal& crystal);
   absl::Status ReserveEdges(int64_t edges);
   NeighbourList Result(const NeighbourOptions& options);
@@ -167,23 +167,17 @@ absl::Status NeighbourFinder::Work::ReserveEdges(int64_t edges) {
         absl::StrFormat("%d edges, more than 32 bits count; choose a smaller cutoff or k", edges));
   }
   edges_ = edges;
-  for (Buffer<int32_t>* column : {&source_, &destination_}) column->Reserve(edges);
-  image_.Reserve(3 * edges);
-  r_.Reserve(3 * edges);
-  distance_.Reserve(edges);
+  for (Buffer<int32_t>* column : {&source_, &destination_}) column->Reserve(edges + kRowPadding);
+  image_.Reserve(3 * (edges + kRowPadding));
+  r_.Reserve(3 * (edges + kRowPadding));
+  distance_.Reserve(edges + kRowPadding);
   return absl::OkStatus();
 }
 
-void NeighbourFinder::Work::ListEdge(int64_t edge, int32_t source, uint64_t key) {
-  source_[edge] = source;
-  destination_[edge] = search_.Atom(key);
-  const Image image = search_.ImageOf(source, key);
-  const Vector3 r = search_.Displacement(source, key);
-  for (int a = 0; a < 3; ++a) {
-    image_[3 * edge + a] = image[a];
-    r_[3 * edge + a] = static_cast<float>(r[a]);
-  }
-  distance_[edge] = NeighbourSearch::Distance(key);
+// From `edge` on.
+void NeighbourFinder::Work::ListEdges(int64_t edge, int32_t source, absl::Span<const uint64_t> keys) {
+  std::fill_n(&source_[edge], keys.size(), source);
+  search_.ListEdges(source, keys, {&destination_[edge], &image_[3 * edge], &r_[3 * edge], &distance_[edge]});
 }
 
 absl::Status NeighbourFinder::Work::ListKeys(const NeighbourOptions& options) {
@@ -197,9 +191,15 @@ absl::Status NeighbourFinder::Work::ListKeys(const NeighbourOptions& options) {
   offset_.Reserve(atoms + 2, both_ways ? atoms + 2 : 0);
   int64_t edge = 0, mirrored = 0;
   for (int32_t i = 0; i < atoms; ++i) {
-    const int64_t begin = edge, mirrored_end = both_ways ? offset_[i + 1] : 0;
-    for (size_t e = 0; e < count_[i]; ++e) ListEdge(edge++, i, chosen_[begin_[i] + e]);
-    while (mirrored < mirrored_end) ListEdge(edge++, i, mirrored_[mirrored++]);
+    const int64_t begin = edge;
+    ListEdges(edge, i, {chosen_.data() + begin_[i], count_[i]});
+    edge += static_cast<int64_t>(count_[i]);
+    if (both_ways) {
+      const int64_t count = offset_[i + 1] - mirrored;  // what is behind i is not yet overwritten
+      ListEdges(edge, i, {mirrored_.data() + mirrored, static_cast<size_t>(count)});
+      edge += count;
+      mirrored += count;
+    }
     for (; table && edge < begin + options.k; ++edge) {
       const auto distance = static_cast<float>(options.cutoff + 1);
       source_[edge] = i;

@@ -20,14 +20,20 @@
 #include "server/transforms/neighbours.h"
 #include "tests/support/status_matchers.h"
 #include "tests/unit/ingest/crystal_data.h"
+#include "tests/unit/transforms/all_pairs.h"
 
 namespace stoker::ingest {
 namespace {
 
 using nlohmann::json;
+using transforms::Edge;
 using transforms::NeighbourFinder;
 using transforms::NeighbourList;
 using transforms::NeighbourOptions;
+using transforms::Pair;
+using transforms::PairsOf;
+using transforms::Reversed;
+using transforms::SortedEdges;
 using Graph = v1::IngestOptions::Crystal;
 
 transforms::Crystal CrystalOf(const Structure& structure) {
@@ -81,17 +87,6 @@ double SumDistance(const NeighbourList& list) {
   double sum = 0;
   for (const float distance : list.distance) sum += distance;
   return sum;
-}
-
-using Edge = std::array<int64_t, 5>;  // source, destination, image
-std::vector<Edge> SortedEdges(const NeighbourList& list) {
-  std::vector<Edge> edges;
-  for (size_t e = 0; e < list.source.size(); ++e) {
-    edges.push_back(
-        {list.source[e], list.destination[e], list.image[3 * e], list.image[3 * e + 1], list.image[3 * e + 2]});
-  }
-  std::sort(edges.begin(), edges.end());
-  return edges;
 }
 
 NeighbourFinder Finder(const NeighbourOptions& options) { return *NeighbourFinder::Create(options); }
@@ -223,52 +218,6 @@ TEST(GraphData, M3gnetTriplets_AreThoseOfBondsWithinTheTripletCutoff) {
 
 // ---- against a search over all images ----
 
-struct Pair {
-  double distance;
-  int64_t destination;
-  std::array<int64_t, 3> image;
-};
-
-// All pairs of each atom up to `cutoff`, sorted by distance, by trying every image that can be near enough.
-std::vector<std::vector<Pair>> AllPairs(const Structure& structure, double cutoff) {
-  const auto atoms = static_cast<int64_t>(structure.atoms());
-  const std::vector<double>& f = structure.frac_coords;
-  const Lattice& l = structure.lattice;
-  const bool molecule = !structure.has_lattice();
-  std::array<int64_t, 3> reach = {};
-  if (!molecule) {
-    const std::array<double, 3> heights = LatticeHeights(l);
-    for (size_t k = 0; k < 3; ++k) {
-      double low = f[k], high = f[k];
-      for (int64_t i = 0; i < atoms; ++i) {
-        low = std::min(low, f[3 * i + k]);
-        high = std::max(high, f[3 * i + k]);
-      }
-      if (structure.periodic[k]) reach[k] = static_cast<int64_t>(std::ceil(cutoff / heights[k] + high - low)) + 1;
-    }
-  }
-  std::vector<std::vector<Pair>> pairs(structure.atoms());
-  for (int64_t i = 0; i < atoms; ++i) {
-    for (int64_t j = 0; j < atoms; ++j) {
-      std::array<int64_t, 3> n;
-      for (n[0] = -reach[0]; n[0] <= reach[0]; ++n[0]) {
-        for (n[1] = -reach[1]; n[1] <= reach[1]; ++n[1]) {
-          for (n[2] = -reach[2]; n[2] <= reach[2]; ++n[2]) {
-            std::array<double, 3> d, r = {};
-            for (size_t k = 0; k < 3; ++k) d[k] = f[3 * j + k] + static_cast<double>(n[k]) - f[3 * i + k];
-            for (size_t k = 0; k < 3; ++k) r[k] = molecule ? d[k] : d[0] * l[k] + d[1] * l[3 + k] + d[2] * l[6 + k];
-            const double distance = std::sqrt(r[0] * r[0] + r[1] * r[1] + r[2] * r[2]);
-            if (distance > cutoff || (i == j && n == std::array<int64_t, 3>{})) continue;
-            pairs[i].push_back({distance, j, n});
-          }
-        }
-      }
-    }
-    std::sort(pairs[i].begin(), pairs[i].end(), [](const Pair& a, const Pair& b) { return a.distance < b.distance; });
-  }
-  return pairs;
-}
-
 // False where rounding decides: a distance is within 1e-5 of the limit.
 bool IsClear(const std::vector<Pair>& pairs, double limit) {
   return std::none_of(pairs.begin(), pairs.end(), [&](const Pair& p) { return std::abs(p.distance - limit) < 1e-5; });
@@ -279,9 +228,6 @@ void ExpectEdges(std::set<Edge> wanted, const NeighbourList& list) {
   EXPECT_EQ(edges.size(), wanted.size());
   EXPECT_TRUE(std::equal(edges.begin(), edges.end(), wanted.begin(), wanted.end()));
 }
-
-Edge EdgeOf(int64_t source, const Pair& p) { return {source, p.destination, p.image[0], p.image[1], p.image[2]}; }
-Edge Reversed(const Edge& e) { return {e[1], e[0], -e[2], -e[3], -e[4]}; }
 
 TEST(GraphData, EveryRecipeOnEveryStructure_IsWhatASearchOverAllImagesFinds) {
   if (RealStructures().empty()) GTEST_SKIP() << "no real structures beside the project";
@@ -297,7 +243,10 @@ TEST(GraphData, EveryRecipeOnEveryStructure_IsWhatASearchOverAllImagesFinds) {
     const transforms::Crystal crystal = CrystalOf(structure);
     ASSERT_OK_AND_ASSIGN(const NeighbourList list, knn.Find(crystal));
     const double longest = *std::max_element(list.distance.begin(), list.distance.end());
-    const auto pairs = AllPairs(structure, std::max(longest + 0.01, kCutoff + 0.01));
+    std::vector<std::vector<Pair>> pairs;
+    for (int64_t i = 0; i < static_cast<int64_t>(structure.atoms()); ++i) {
+      pairs.push_back(PairsOf(crystal, i, std::max(longest + 0.01, kCutoff + 0.01)));
+    }
     std::set<Edge> nearest, own, within, first;
     bool clear = true;
     for (size_t i = 0; i < pairs.size(); ++i) {
@@ -306,11 +255,10 @@ TEST(GraphData, EveryRecipeOnEveryStructure_IsWhatASearchOverAllImagesFinds) {
               IsClear(pairs[i], limit_of(6)) && IsClear(pairs[i], kCutoff);
       size_t shorter = 0;
       for (const Pair& pair : pairs[i]) {
-        const Edge edge = EdgeOf(static_cast<int64_t>(i), pair);
-        if (pair.distance <= limit_of(12)) nearest.insert(edge), nearest.insert(Reversed(edge));
-        if (pair.distance <= limit_of(8)) own.insert(edge);
-        if (pair.distance <= kCutoff && pair.distance <= limit_of(6)) within.insert(edge);
-        if (pair.distance <= kCutoff && ++shorter <= 10) first.insert(edge);
+        if (pair.distance <= limit_of(12)) nearest.insert(pair.edge), nearest.insert(Reversed(pair.edge));
+        if (pair.distance <= limit_of(8)) own.insert(pair.edge);
+        if (pair.distance <= kCutoff && pair.distance <= limit_of(6)) within.insert(pair.edge);
+        if (pair.distance <= kCutoff && ++shorter <= 10) first.insert(pair.edge);
       }
     }
     if (!clear) continue;
