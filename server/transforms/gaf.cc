@@ -100,6 +100,11 @@ std::string_view GafEncoder::path() const { return kernels_->name; }
 
 void GafEncoder::Flush() { hwy::FlushStream(); }
 
+void GafEncoder::DiscardLines() {
+  scratch_->gasf.DiscardLines();
+  scratch_->gadf.DiscardLines();
+}
+
 absl::Status GafEncoder::Encode(absl::Span<const double> window, int64_t valid_size, const ValueRange& bounds,
                                 void* gasf, void* gadf) {
   const int64_t n = static_cast<int64_t>(window.size());
