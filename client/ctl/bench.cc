@@ -128,7 +128,8 @@ ordered_json Machine() {
           {"processors", std::thread::hardware_concurrency()},
           {"memory", FormatSize(memory)},
           {"system", absl::StrCat(name.sysname, " ", name.release, " ", name.machine)},
-          {"build", absl::StrCat("stoker ", kVersion, ", ", STOKER_BUILD_TYPE, ", gcc-compatible ", __VERSION__)}};
+          {"build", absl::StrCat("stoker ", kVersion, ", ", STOKER_BUILD_TYPE, ", gcc-compatible ", __VERSION__)},
+          {"commit", STOKER_COMMIT}};
 }
 
 ordered_json Describe(const BenchSettings& settings) {
@@ -203,25 +204,25 @@ absl::Status MeasureThroughput(const Client& client, const BenchArguments& argum
   options.recipe.mutable_gaf();
   options.plan.set_batch_size(settings.batch_size);
   uint64_t epoch = 0;
-  const auto add = [&](absl::StatusOr<BenchRow> row) -> absl::StatusOr<double> {
+  const auto add = [&](absl::StatusOr<BenchRow> row) -> absl::Status {
     STOKER_RETURN_IF_ERROR(row.status());
     if (limit > 0 && !row->ratio.has_value()) {
       row->ratio = row->value / limit;
       row->ratio_to = "the streaming-store limit of as many processors";
     }
     report->Add(*row);
-    return row->value;
+    return absl::OkStatus();
   };
-  STOKER_ASSIGN_OR_RETURN(const double single,
-                          add(MeasureEpochs(client, options, "epoch_f32", false, settings.repeats, &epoch)));
-  STOKER_RETURN_IF_ERROR(
-      add(MeasureEpochs(client, options, "epoch_f32_touched", true, settings.repeats, &epoch)).status());
-  for (const int count : settings.clients) {
-    STOKER_RETURN_IF_ERROR(add(MeasureClients(client, options, count, settings.repeats, single, &epoch)).status());
-  }
+  const auto add_clients = [&](int count, bool touch) {
+    return add(MeasureClients(client, options, count, touch, settings.repeats, &epoch));
+  };
+  STOKER_RETURN_IF_ERROR(add(MeasureEpochs(client, options, "epoch_f32", false, settings.repeats, &epoch)));
+  STOKER_RETURN_IF_ERROR(add(MeasureEpochs(client, options, "epoch_f32_touched", true, settings.repeats, &epoch)));
+  for (const int count : settings.clients) STOKER_RETURN_IF_ERROR(add_clients(count, /*touch=*/false));
+  for (const int count : settings.clients) STOKER_RETURN_IF_ERROR(add_clients(count, /*touch=*/true));
   LoaderOptions small = options;
   small.recipe.mutable_gaf()->set_dtype(v1::DTYPE_U8);
-  return add(MeasureEpochs(client, small, "epoch_u8", false, settings.repeats, &epoch)).status();
+  return add(MeasureEpochs(client, small, "epoch_u8", false, settings.repeats, &epoch));
 }
 
 absl::Status MeasureLatency(const Client& client, const BenchSettings& settings, Report* report) {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// A client process of `stokerctl bench`. It reads one epoch to warm up, says "ready", waits for a line, reads its
-// epochs, says "<bytes> <batches>", and stays connected until its standard input ends.
+// A client process of `stokerctl bench`. It reads one epoch to warm up and says "ready". For each line that it is told
+// it reads one more epoch and says "<bytes> <batches>". It stays connected until its standard input ends.
 #include <iostream>
 #include <memory>
 
+#include "client/ctl/bench_measure.h"
 #include "client/ctl/command.h"
 #include "shared/base/status_macros.h"
 
@@ -15,20 +16,8 @@ struct BenchClientArguments {
   uint32_t batch_size = 64;
   uint64_t from_epoch = 0;
   uint64_t epochs = 1;
+  bool touch = false;
 };
-
-absl::Status ReadEpochs(Loader& loader, uint64_t epochs, uint64_t* bytes, uint64_t* batches) {
-  for (uint64_t ended = 0; ended < epochs;) {
-    STOKER_ASSIGN_OR_RETURN(const std::optional<Batch> batch, loader.Next());
-    if (!batch.has_value()) {
-      ++ended;
-      continue;
-    }
-    ++*batches;
-    for (const RawTensor& tensor : batch->tensors()) *bytes += tensor.bytes.size();
-  }
-  return absl::OkStatus();
-}
 
 absl::Status Serve(const Context& context, const BenchClientArguments& arguments) {
   STOKER_ASSIGN_OR_RETURN(const Client client, context.Connect());
@@ -39,17 +28,12 @@ absl::Status Serve(const Context& context, const BenchClientArguments& arguments
   options.start.set_epoch(arguments.from_epoch);
   options.epochs = arguments.epochs + 1;
   STOKER_ASSIGN_OR_RETURN(Loader loader, client.Open(options));
-  uint64_t bytes = 0;
-  uint64_t batches = 0;
-  STOKER_RETURN_IF_ERROR(ReadEpochs(loader, 1, &bytes, &batches));
+  STOKER_RETURN_IF_ERROR(ReadEpoch(loader, arguments.touch).status());
   context.output.out << "ready" << std::endl;
   std::string line;
-  if (!std::getline(std::cin, line)) return absl::OkStatus();
-  bytes = 0;
-  batches = 0;
-  STOKER_RETURN_IF_ERROR(ReadEpochs(loader, arguments.epochs, &bytes, &batches));
-  context.output.out << bytes << " " << batches << std::endl;
   while (std::getline(std::cin, line)) {
+    STOKER_ASSIGN_OR_RETURN(const EpochRead read, ReadEpoch(loader, arguments.touch));
+    context.output.out << read.bytes << " " << read.batches << std::endl;
   }
   return absl::OkStatus();
 }
@@ -64,6 +48,7 @@ void AddBenchClient(CLI::App& app, Context& context) {
   command->add_option("--batch-size", arguments->batch_size);
   command->add_option("--from-epoch", arguments->from_epoch);
   command->add_option("--epochs", arguments->epochs);
+  command->add_flag("--touch", arguments->touch);
   command->callback([&context, arguments] {
     context.action = [&context, arguments] {
       const absl::Status status = Serve(context, *arguments);

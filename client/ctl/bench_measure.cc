@@ -37,25 +37,6 @@ float Touch(const Batch& batch) {
   return sum;
 }
 
-uint64_t Bytes(const Batch& batch) {
-  uint64_t bytes = 0;
-  for (const RawTensor& tensor : batch.tensors()) bytes += tensor.bytes.size();
-  return bytes;
-}
-
-// Reads to the end of the epoch; its bytes.
-absl::StatusOr<uint64_t> ReadEpoch(Loader& loader, bool touch) {
-  uint64_t bytes = 0;
-  volatile float sink = 0;
-  while (true) {
-    STOKER_ASSIGN_OR_RETURN(const std::optional<Batch> batch, loader.Next(kPatience));
-    if (!batch.has_value()) return bytes;
-    bytes += Bytes(*batch);
-    if (touch) sink = Touch(*batch);
-  }
-  (void)sink;
-}
-
 double Microseconds(absl::Duration duration) { return absl::ToDoubleMicroseconds(duration); }
 
 absl::StatusOr<uint64_t> BatchesMade(const Client& client) {
@@ -65,13 +46,51 @@ absl::StatusOr<uint64_t> BatchesMade(const Client& client) {
   return made;
 }
 
-// One of several clients, in a process of its own: `stokerctl bench-client`.
-absl::StatusOr<LineProcess> StartClient(const Client& client, const LoaderOptions& options, int epochs) {
+using Clients = std::vector<LineProcess>;
+
+// `count` processes of `stokerctl bench-client` that share a stream, warm and waiting for their turns.
+absl::StatusOr<Clients> StartClients(const Client& client, const LoaderOptions& options, int count, bool touch,
+                                     int turns, uint64_t* next_epoch) {
   std::error_code error;
-  const std::string self = std::filesystem::read_symlink("/proc/self/exe", error);
-  return LineProcess::Start({self, "--socket", client.address(), "bench-client", options.dataset, "--batch-size",
-                             absl::StrCat(options.plan.batch_size()), "--from-epoch",
-                             absl::StrCat(options.start.epoch()), "--epochs", absl::StrCat(epochs)});
+  std::vector<std::string> command = {std::filesystem::read_symlink("/proc/self/exe", error).string(),
+                                      "--socket",
+                                      client.address(),
+                                      "bench-client",
+                                      options.dataset,
+                                      "--batch-size",
+                                      absl::StrCat(options.plan.batch_size()),
+                                      "--from-epoch",
+                                      absl::StrCat(*next_epoch),
+                                      "--epochs",
+                                      absl::StrCat(turns)};
+  if (touch) command.push_back("--touch");
+  *next_epoch += static_cast<uint64_t>(turns) + 1;
+  Clients clients;
+  for (int i = 0; i < count; ++i) {
+    STOKER_ASSIGN_OR_RETURN(LineProcess process, LineProcess::Start(command));
+    clients.push_back(std::move(process));
+  }
+  for (LineProcess& process : clients) STOKER_RETURN_IF_ERROR(process.ReadLine(kPatience).status());  // "ready"
+  return clients;
+}
+
+// All of them read an epoch at the same time; adds up what they have read and returns GB/s.
+absl::StatusOr<double> Turn(Clients& clients, EpochRead* total) {
+  const uint64_t bytes_before = total->bytes;
+  const absl::Time start = absl::Now();
+  for (LineProcess& process : clients) STOKER_RETURN_IF_ERROR(process.WriteLine("go"));
+  for (LineProcess& process : clients) {
+    STOKER_ASSIGN_OR_RETURN(const std::string line, process.ReadLine(kPatience));
+    const std::vector<std::string> numbers = absl::StrSplit(line, ' ');
+    EpochRead read;
+    if (numbers.size() != 2 || !absl::SimpleAtoi(numbers[0], &read.bytes) ||
+        !absl::SimpleAtoi(numbers[1], &read.batches)) {
+      return absl::InternalError(absl::StrCat("bench client says \"", line, "\""));
+    }
+    total->bytes += read.bytes;
+    total->batches += read.batches;
+  }
+  return static_cast<double>(total->bytes - bytes_before) / absl::ToDoubleSeconds(absl::Now() - start) / kGiga;
 }
 
 }  // namespace
@@ -107,6 +126,19 @@ absl::Status WriteRandomWalks(const std::string& path, uint64_t samples) {
   return WriteFileAtomically(path, bytes);
 }
 
+absl::StatusOr<EpochRead> ReadEpoch(Loader& loader, bool touch) {
+  EpochRead read;
+  volatile float sink = 0;
+  while (true) {
+    STOKER_ASSIGN_OR_RETURN(const std::optional<Batch> batch, loader.Next(kPatience));
+    if (!batch.has_value()) return read;
+    ++read.batches;
+    for (const RawTensor& tensor : batch->tensors()) read.bytes += tensor.bytes.size();
+    if (touch) sink = Touch(*batch);
+  }
+  (void)sink;
+}
+
 absl::StatusOr<BenchRow> MeasureEpochs(const Client& client, const LoaderOptions& options, const std::string& name,
                                        bool touch, int repeats, uint64_t* next_epoch) {
   LoaderOptions from = options;
@@ -118,47 +150,34 @@ absl::StatusOr<BenchRow> MeasureEpochs(const Client& client, const LoaderOptions
   std::vector<double> rates;
   for (int repeat = 0; repeat < repeats; ++repeat) {
     const absl::Time start = absl::Now();
-    STOKER_ASSIGN_OR_RETURN(const uint64_t bytes, ReadEpoch(loader, touch));
-    rates.push_back(static_cast<double>(bytes) / absl::ToDoubleSeconds(absl::Now() - start) / kGiga);
+    STOKER_ASSIGN_OR_RETURN(const EpochRead read, ReadEpoch(loader, touch));
+    rates.push_back(static_cast<double>(read.bytes) / absl::ToDoubleSeconds(absl::Now() - start) / kGiga);
   }
   return MedianRow(name, "GB/s", rates);
 }
 
-absl::StatusOr<BenchRow> MeasureClients(const Client& client, const LoaderOptions& options, int count, int repeats,
-                                        double single_rate, uint64_t* next_epoch) {
-  LoaderOptions from = options;
-  from.start.set_epoch(*next_epoch);
-  *next_epoch += static_cast<uint64_t>(repeats) + 1;
-  std::vector<LineProcess> processes;
-  for (int i = 0; i < count; ++i) {
-    STOKER_ASSIGN_OR_RETURN(LineProcess process, StartClient(client, from, repeats));
-    processes.push_back(std::move(process));
-  }
-  for (LineProcess& process : processes) STOKER_RETURN_IF_ERROR(process.ReadLine(kPatience).status());  // "ready"
+absl::StatusOr<BenchRow> MeasureClients(const Client& client, const LoaderOptions& options, int count, bool touch,
+                                        int repeats, uint64_t* next_epoch) {
+  STOKER_ASSIGN_OR_RETURN(Clients alone, StartClients(client, options, 1, touch, repeats, next_epoch));
+  STOKER_ASSIGN_OR_RETURN(Clients together, StartClients(client, options, count, touch, repeats, next_epoch));
   STOKER_ASSIGN_OR_RETURN(const uint64_t made_before, BatchesMade(client));
-  const absl::Time start = absl::Now();
-  for (LineProcess& process : processes) STOKER_RETURN_IF_ERROR(process.WriteLine("go"));
-  double bytes = 0;
-  uint64_t batches = 0;
-  for (LineProcess& process : processes) {
-    STOKER_ASSIGN_OR_RETURN(const std::string line, process.ReadLine(kPatience));
-    const std::vector<std::string> numbers = absl::StrSplit(line, ' ');
-    uint64_t client_bytes = 0;
-    uint64_t client_batches = 0;
-    if (numbers.size() != 2 || !absl::SimpleAtoi(numbers[0], &client_bytes) ||
-        !absl::SimpleAtoi(numbers[1], &client_batches)) {
-      return absl::InternalError(absl::StrCat("bench client says \"", line, "\""));
-    }
-    bytes += static_cast<double>(client_bytes);
-    batches += client_batches;
+  EpochRead one, many;
+  std::vector<double> rates, ratios;
+  for (int turn = 0; turn < repeats; ++turn) {
+    STOKER_ASSIGN_OR_RETURN(const double single, Turn(alone, &one));
+    STOKER_ASSIGN_OR_RETURN(rates.emplace_back(), Turn(together, &many));
+    ratios.push_back(rates.back() / (count * single));
   }
-  std::vector<double> rates = {bytes / absl::ToDoubleSeconds(absl::Now() - start) / kGiga};
-  STOKER_ASSIGN_OR_RETURN(const uint64_t made_after, BatchesMade(client));  // while the stream still has its clients
-  for (LineProcess& process : processes) STOKER_RETURN_IF_ERROR(process.Wait());
-  BenchRow row = MedianRow(absl::StrCat("clients_", count), "GB/s", rates);
-  row.ratio = row.value / (count * single_rate);
-  row.ratio_to = absl::StrCat(count, " x epoch_f32");
-  row.note = absl::StrCat(batches, " delivered, ", made_after - made_before, " made");
+  STOKER_ASSIGN_OR_RETURN(const uint64_t made_after,
+                          BatchesMade(client));  // while the streams still have their clients
+  for (Clients* clients : {&alone, &together}) {
+    for (LineProcess& process : *clients) STOKER_RETURN_IF_ERROR(process.Wait());
+  }
+  BenchRow row = MedianRow(absl::StrCat("clients_", count, touch ? "_touched" : ""), "GB/s", rates);
+  row.ratio = Quantile(ratios, 0.5);
+  row.ratio_to = absl::StrCat(count, " x one client beside them");
+  row.note = absl::StrFormat("%.2f - %.2f, %d delivered, %d made", ratios.front(), ratios.back(), many.batches,
+                             static_cast<int64_t>(made_after - made_before) - static_cast<int64_t>(one.batches));
   return row;
 }
 

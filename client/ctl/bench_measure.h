@@ -46,15 +46,25 @@ struct BenchSettings {
 // Samples of random walks as .npy f32 [samples, 26, 96], the same at each call.
 absl::Status WriteRandomWalks(const std::string& path, uint64_t samples);
 
-// Whole epochs of "bench" in this process, one after the other: delivered GB/s, medians over epochs. With `touch` one
-// float of each page is read. Epochs are made anew: they begin at *next_epoch, which is moved on.
+struct EpochRead {
+  uint64_t bytes = 0;
+  uint64_t batches = 0;
+};
+
+// Reads to the end of the epoch; with `touch` one float of each page as well.
+absl::StatusOr<EpochRead> ReadEpoch(Loader& loader, bool touch);
+
+// Whole epochs of "bench" in this process, one after the other: delivered GB/s, medians over epochs. Epochs are made
+// anew: they begin at *next_epoch, which is moved on.
 absl::StatusOr<BenchRow> MeasureEpochs(const Client& client, const LoaderOptions& options, const std::string& name,
                                        bool touch, int repeats, uint64_t* next_epoch);
 
-// `count` processes on one stream: total delivered GB/s, ratio to `count` times `single_rate`; the note says how many
-// batches were made for how many delivered.
-absl::StatusOr<BenchRow> MeasureClients(const Client& client, const LoaderOptions& options, int count, int repeats,
-                                        double single_rate, uint64_t* next_epoch);
+// `count` processes on one stream beside one process on a stream of its own, in turns, an epoch each: total delivered
+// GB/s of the many, medians over turns; the ratio is that of each turn to `count` times the one just before.
+// "Delivered" is mapped with a lease, with `touch` also one float of each page read. The note says how many batches
+// were made for how many delivered.
+absl::StatusOr<BenchRow> MeasureClients(const Client& client, const LoaderOptions& options, int count, bool touch,
+                                        int repeats, uint64_t* next_epoch);
 
 // Next() on a batch that is ready: median and 99th percentile in µs.
 absl::StatusOr<std::vector<BenchRow>> MeasureNext(const Client& client, const LoaderOptions& options, int rounds);

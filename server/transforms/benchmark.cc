@@ -132,12 +132,16 @@ absl::StatusOr<TransformBenchmarkRow> Bench::Measure(const Kernel& kernel) {
   const int64_t fields = kernel.options.gasf + kernel.options.gadf;
   const int64_t images = static_cast<int64_t>(memory_.size() / kernel.options.image_bytes()) / fields;
   const double bytes = static_cast<double>(images * fields * kernel.options.image_bytes());
-  std::vector<double> rates, ratios;
+  STOKER_ASSIGN_OR_RETURN(GafEncoder arithmetic, GafEncoder::Create(kernel.options, kernel.path));
+  arithmetic.DiscardLines();
+  std::vector<double> rates, ratios, limits;
   for (int pass = 0; pass < options_.repeats; ++pass) {
     const absl::Span<uint8_t> lines = memory_.first(memory_.size() / kCacheLineBytes * kCacheLineBytes);
     const double streaming = static_cast<double>(lines.size()) / SecondsOf([&] { StreamFill(lines); });
     absl::Status filled;
     rates.push_back(bytes / SecondsOf([&] { filled = Fill(encoder, images); }));
+    STOKER_RETURN_IF_ERROR(filled);
+    limits.push_back(bytes / SecondsOf([&] { filled = Fill(arithmetic, images); }));
     STOKER_RETURN_IF_ERROR(filled);
     ratios.push_back(rates.back() / streaming);
     streaming_.push_back(streaming);
@@ -146,6 +150,7 @@ absl::StatusOr<TransformBenchmarkRow> Bench::Measure(const Kernel& kernel) {
   return TransformBenchmarkRow{.name = kernel.name,
                                .bytes_per_second = rate,
                                .ratio_to_streaming = Median(ratios),
+                               .arithmetic_limit = Median(limits),
                                .series_per_second = rate / static_cast<double>(fields * kernel.options.image_bytes()),
                                .median_of = options_.repeats,
                                .low = *std::min_element(rates.begin(), rates.end()),
@@ -156,6 +161,7 @@ TransformBenchmarkRow Bench::StreamingRow() const {
   return {.name = "streaming_stores",
           .bytes_per_second = Median(streaming_),
           .ratio_to_streaming = 1.0,
+          .arithmetic_limit = 0.0,
           .series_per_second = 0.0,
           .median_of = static_cast<int>(streaming_.size()),
           .low = *std::min_element(streaming_.begin(), streaming_.end()),
@@ -191,9 +197,10 @@ void StreamFill(absl::Span<uint8_t> memory) {
 absl::StatusOr<std::vector<TransformBenchmarkRow>> RunTransformBenchmarks(const TransformBenchmarkOptions& options,
                                                                           absl::Span<uint8_t> memory) {
   if (options.points < kMinImageSize || options.points > kMaxImageSize || options.repeats < 1) {
-    return absl::InvalidArgumentError(absl::StrFormat("transform benchmark of %d points, %d passes: want %d..%d points, at "
-                                                      "least one pass",
-                                                      options.points, options.repeats, kMinImageSize, kMaxImageSize));
+    return absl::InvalidArgumentError(
+        absl::StrFormat("transform benchmark of %d points, %d passes: want %d..%d points, at "
+                        "least one pass",
+                        options.points, options.repeats, kMinImageSize, kMaxImageSize));
   }
   if (memory.size() < static_cast<size_t>(16 * options.points * options.points) * sizeof(float) ||
       reinterpret_cast<uintptr_t>(memory.data()) % kCacheLineBytes != 0) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Writes one run of bytes to memory that nobody here will read: whole cache lines past the caches, the parts of lines at
-// its two ends by ordinary stores, so that runs may follow each other without a gap. Whoever makes the bytes puts them into
-// a small buffer, whose lines lie as those of the destination do. One thread.
+// Writes one run of bytes to memory that nobody here will read: whole cache lines past the caches, the parts of lines
+// at its two ends by ordinary stores, so that runs may follow each other without a gap. Whoever makes the bytes puts
+// them into a small buffer, whose lines lie as those of the destination do. One thread.
 #pragma once
 
 #include <cstddef>
@@ -24,6 +24,8 @@ class LineWriter {
   void Commit(size_t bytes);
   // The rest of the run.
   void End();
+  // From now on whole lines are not written: for a benchmark, which wants to know what making them costs.
+  void DiscardLines() { discard_ = true; }
 
  private:
   const GafKernels* kernels_;
@@ -31,6 +33,7 @@ class LineWriter {
   uint8_t* line_ = nullptr;  // where buffer_[0] belongs, a multiple of a line
   size_t begin_ = 0;         // buffer_[begin_, end_) is of this run and not yet written
   size_t end_ = 0;
+  bool discard_ = false;
 };
 
 }  // namespace stoker::transforms

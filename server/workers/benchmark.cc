@@ -25,6 +25,7 @@ struct Row {
   std::string name;
   double value, ratio, series_per_second, low, high;
   int median_of, threads;
+  double arithmetic_limit = 0;
 };
 
 void Print(const Row& row, std::ostream& out) {
@@ -37,6 +38,9 @@ void Print(const Row& row, std::ostream& out) {
   json["median_of"] = row.median_of;
   json["spread"] = {row.low / kGiga, row.high / kGiga};
   json["threads"] = row.threads;
+  if (row.arithmetic_limit > 0) {
+    json["note"] = absl::StrFormat("arithmetic alone %.3g GB/s", row.arithmetic_limit / kGiga);
+  }
   out << json.dump() << std::endl;
 }
 
@@ -69,9 +73,8 @@ Row MeasureThreads(int threads, int repeats, absl::Span<uint8_t> memory) {
 }  // namespace
 
 absl::Status RunBenchmark(const BenchmarkOptions& options, std::ostream& out) {
-  STOKER_ASSIGN_OR_RETURN(auto segment,
-                          segment::Segment::Create({.instance_id = absl::StrFormat("%016x", ::getpid()),
-                                                    .size_bytes = uint64_t(options.mib) << 20}));
+  STOKER_ASSIGN_OR_RETURN(auto segment, segment::Segment::Create({.instance_id = absl::StrFormat("%016x", ::getpid()),
+                                                                  .size_bytes = uint64_t(options.mib) << 20}));
   STOKER_RETURN_IF_ERROR(segment.Prefault(0, segment.size_bytes()));
   const absl::Span<uint8_t> memory(segment.data(), segment.size_bytes());
   transforms::TransformBenchmarkOptions transforms;
@@ -80,7 +83,7 @@ absl::Status RunBenchmark(const BenchmarkOptions& options, std::ostream& out) {
   STOKER_ASSIGN_OR_RETURN(const auto rows, transforms::RunTransformBenchmarks(transforms, memory));
   for (const auto& row : rows) {
     Print({row.name, row.bytes_per_second, row.ratio_to_streaming, row.series_per_second, row.low, row.high,
-           row.median_of, 1},
+           row.median_of, 1, row.arithmetic_limit},
           out);
   }
   if (options.threads > 1) Print(MeasureThreads(options.threads, options.repeats, memory), out);

@@ -33,6 +33,7 @@ TEST(TransformBenchmark, AllPaths_OneRowAKernelAfterTheLimit) {
     EXPECT_GT(row.bytes_per_second, 0.0) << row.name;
     EXPECT_GT(row.ratio_to_streaming, 0.0) << row.name;
     EXPECT_LE(row.low, row.high) << row.name;
+    EXPECT_EQ(row.arithmetic_limit > 0.0, row.name != "streaming_stores") << row.name;
   }
 }
 
