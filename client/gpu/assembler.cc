@@ -22,7 +22,7 @@ absl::StatusOr<DeviceTensor> DeviceBatch::Get(absl::string_view name) const {
   return absl::NotFoundError(absl::StrCat("batch has no tensor \"", name, "\", it has ", names));
 }
 
-absl::Status DeviceBatch::Wait(absl::Duration timeout) const { return use_->core->WaitFor(slot_, timeout); }
+absl::Status DeviceBatch::Wait(absl::Duration timeout) const { return use_->core->WaitFor(*this, timeout); }
 
 absl::StatusOr<std::unique_ptr<Assembler>> Assembler::Open(std::shared_ptr<DeviceRuntime> runtime, BatchSource source,
                                                            const AssemblerOptions& options) {

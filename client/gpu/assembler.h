@@ -9,6 +9,8 @@
 //     Train(stream, (*batch)->tensors());
 //   }
 //
+// A compact batch is expanded on the device, all its tensors by one launch (expansion.h).
+//
 // While step k trains, step k + 1 is uploaded: `depth` batches have their own place in device memory, all allocated at
 // Open, so that memory can run out there and not later. A batch's lease goes back to the daemon when its bytes were
 // copied, not before and not later. No call waits for the device as a whole.
@@ -36,6 +38,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "client/gpu/device_runtime.h"
+#include "client/gpu/expansion.h"
 #include "client/gpu/staging.h"
 #include "stoker/loader.h"
 
@@ -63,14 +66,7 @@ struct AssemblerOptions {
   StagingMode staging = StagingMode::kAuto;
   uint64_t register_budget_bytes = uint64_t{1} << 30;
   DeviceAllocator allocator = {};  // empty: the runtime's
-};
-
-struct DeviceTensor {
-  std::string name;
-  v1::DType dtype;
-  std::vector<int64_t> shape;  // row-major, contiguous
-  void* data;                  // device memory at a multiple of 256 bytes
-  uint64_t bytes;
+  ExpandOptions expand = {};       // what is made on the device of what is uploaded
 };
 
 struct SlotUse;
@@ -87,9 +83,12 @@ class DeviceBatch {
   uint64_t samples() const { return samples_; }
   const std::vector<DeviceTensor>& tensors() const { return tensors_; }
   absl::StatusOr<DeviceTensor> Get(absl::string_view name) const;
-  uint64_t uploaded_bytes() const { return uploaded_bytes_; }
+  uint64_t uploaded_bytes() const { return uploaded_bytes_; }  // over the bus
+  uint64_t expanded_bytes() const { return expanded_bytes_; }  // made on the device
 
-  // Waits until all of it is there, for who reads it by other means than the queue. REQUIRES: it came from Next.
+  // Waits until all of it is there, for who reads it by other means than the queue, and tells whether all could be
+  // made: InvalidArgument or DataLoss naming the sample that could not. Next gives that error too, some batches later.
+  // REQUIRES: it came from Next.
   absl::Status Wait(absl::Duration timeout) const;
 
  private:
@@ -97,7 +96,8 @@ class DeviceBatch {
 
   std::shared_ptr<const SlotUse> use_;
   size_t slot_ = 0;
-  uint64_t epoch_ = 0, step_ = 0, samples_ = 0, uploaded_bytes_ = 0;
+  size_t words_ = 0;
+  uint64_t epoch_ = 0, step_ = 0, samples_ = 0, uploaded_bytes_ = 0, expanded_bytes_ = 0;
   std::vector<DeviceTensor> tensors_;
 };
 
@@ -108,6 +108,7 @@ struct AssemblerReport {
   uint64_t pinned_bytes;      // of the ring
   uint64_t batches;           // uploaded
   uint64_t uploaded_bytes;
+  uint64_t expanded_bytes;
   std::string notice;  // what is not as it was asked for, and why; else empty
 };
 

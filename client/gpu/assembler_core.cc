@@ -38,13 +38,17 @@ AssemblerCore::~AssemblerCore() {
 }
 
 absl::Status AssemblerCore::Open() {
-  slot_bytes_ = extent_bytes_ - tensor::kExtentHeaderBytes;
+  STOKER_ASSIGN_OR_RETURN(expansion_, Expansion::Create(options_.expand, source_.info));
+  if (__builtin_add_overflow(extent_bytes_ - tensor::kExtentHeaderBytes, expansion_.max_bytes(), &slot_bytes_)) {
+    return absl::InvalidArgumentError("batch_bytes: too large");
+  }
   STOKER_RETURN_IF_ERROR(Allocate());
   staging_ =
       std::make_unique<Staging>(*runtime_, StagingOptions{.mode = options_.staging,
                                                           .register_budget_bytes = options_.register_budget_bytes,
                                                           .ring_buffer_bytes = std::max<uint64_t>(extent_bytes_, 1)});
   STOKER_ASSIGN_OR_RETURN(copy_queue_, OwnQueue(*runtime_));
+  if (!expansion_.empty()) STOKER_RETURN_IF_ERROR(AllocateExpansion());
   absl::MutexLock lock(&close_mu_);
   uploader_ = std::thread([this] { RunUploader(); });
   releaser_ = std::thread([this] { RunReleaser(); });
@@ -79,6 +83,7 @@ absl::Status AssemblerCore::AllocateSlot() {
   Slot slot;
   const uint64_t bytes = std::max<uint64_t>(slot_bytes_, 1);
   STOKER_ASSIGN_OR_RETURN(slot.copied, OwnEvent(*runtime_));
+  STOKER_ASSIGN_OR_RETURN(slot.ready, OwnEvent(*runtime_));
   STOKER_ASSIGN_OR_RETURN(slot.released, OwnEvent(*runtime_));
   if (options_.allocator.allocate != nullptr) {
     slot.memory = static_cast<uint8_t*>(options_.allocator.allocate(bytes));
@@ -91,6 +96,25 @@ absl::Status AssemblerCore::AllocateSlot() {
   }
   slots_.push_back(std::move(slot));
   return absl::OkStatus();
+}
+
+absl::Status AssemblerCore::AllocateExpansion() {
+  STOKER_ASSIGN_OR_RETURN(expand_queue_, OwnQueue(*runtime_));
+  const std::vector<double>& constants = expansion_.constants();
+  const uint64_t words_at = constants.size() * sizeof(double);
+  const uint64_t words = WordSets() * Expansion::kErrorWords;
+  const uint64_t bytes = words_at + words * sizeof(uint32_t);
+  STOKER_ASSIGN_OR_RETURN(shared_, Own<DeviceMemory>(*runtime_, runtime_->Allocate(bytes)));
+  STOKER_ASSIGN_OR_RETURN(host_words_, Own<PinnedMemory>(*runtime_, runtime_->AllocateHost(bytes)));
+  // Filled by way of the words' place, which then is what the device has.
+  auto* const host = static_cast<uint8_t*>(host_words_.get());
+  std::copy(constants.begin(), constants.end(), reinterpret_cast<double*>(host));
+  std::fill_n(reinterpret_cast<uint32_t*>(host + words_at), words, kNoError);
+  STOKER_RETURN_IF_ERROR(runtime_->CopyToDevice(expand_queue_.get(), shared_.get(), host, bytes));
+  const absl::Status copied = runtime_->Drain(expand_queue_.get());
+  if (!copied.ok()) expand_queue_.Reset();  // before the memory goes
+  std::fill_n(reinterpret_cast<uint32_t*>(host), words, kNoError);
+  return copied;
 }
 
 void AssemblerCore::FreeSlots() {
@@ -110,6 +134,7 @@ void AssemblerCore::Close() {
     if (uploader_.joinable()) uploader_.join();
     if (releaser_.joinable()) releaser_.join();
     copy_queue_.Reset();
+    expand_queue_.Reset();
     staging_.reset();  // pinned and registered memory
   }
   absl::MutexLock lock(&mu_);
@@ -159,52 +184,103 @@ absl::StatusOr<std::optional<Batch>> AssemblerCore::NextOfSource() {
 }
 
 absl::StatusOr<DeviceBatch> AssemblerCore::Upload(size_t slot, Batch batch) {
-  const client::BatchData& data = *batch.data();
-  const uint8_t* const begin = data.extent() + tensor::kExtentHeaderBytes;
-  const uint8_t* end = begin;
-  DeviceBatch result;
-  for (const RawTensor& tensor : batch.tensors()) {
-    if (!tensor.bytes.empty()) end = std::max(end, tensor.bytes.data() + tensor.bytes.size());
-    result.tensors_.push_back({std::string(tensor.name),
-                               tensor.dtype,
-                               {tensor.shape.begin(), tensor.shape.end()},
-                               slots_[slot].memory + (tensor.bytes.data() - begin),
-                               tensor.bytes.size()});
-  }
-  const absl::Span<const uint8_t> bytes(begin, static_cast<size_t>(end - begin));
-  if (bytes.size() > slot_bytes_) {
-    return absl::ResourceExhaustedError(absl::StrCat("batch ", batch.epoch(), ":", batch.step(), " has ",
-                                                     FormatSize(bytes.size()), ", over the ", FormatSize(slot_bytes_),
-                                                     " that the stream announced for its largest"));
-  }
+  const absl::StatusOr<absl::Span<const uint8_t>> bytes = BytesOf(batch);
   bool in_place = false;
-  absl::Status status = Enqueue(slot, batch, bytes, &in_place);
+  DeviceBatch result = Describe(slot, batch);
+  Program program;
+  absl::Status status = bytes.status();
+  if (status.ok()) {
+    const Expansion::Places places = {result.tensors_, slots_[slot].memory + slot_bytes_ - expansion_.max_bytes(),
+                                      static_cast<const double*>(shared_.get()), WordsOnDevice(result.words_)};
+    std::vector<DeviceTensor> made;
+    status = expansion_.Plan(batch, places, &made, &program);
+    for (DeviceTensor& tensor : made) {
+      result.expanded_bytes_ += tensor.bytes;
+      result.tensors_.push_back(std::move(tensor));
+    }
+  }
+  if (status.ok()) status = EnqueueCopy(slot, batch, *bytes, &in_place);
+  if (status.ok()) status = EnqueueExpansion(result, program);
   if (status.ok() && !in_place) status = batch.Check();
   if (!status.ok()) {
     copy_queue_.Reset();  // returns when nothing reads the batch any more
-    return Annotate(status, absl::StrCat("upload of batch ", batch.epoch(), ":", batch.step()));
+    return Annotate(status, absl::StrCat("batch ", batch.epoch(), ":", batch.step()));
   }
-  result.slot_ = slot;
-  result.epoch_ = batch.epoch();
-  result.step_ = batch.step();
-  result.samples_ = batch.samples();
-  result.uploaded_bytes_ = bytes.size();
+  result.uploaded_bytes_ = bytes->size();
   absl::MutexLock lock(&mu_);
-  if (in_place) pending_.push_back({std::move(batch), slot});
+  if (in_place || program.count > 0) {
+    std::optional<Batch> read = in_place ? std::optional<Batch>(std::move(batch)) : std::nullopt;
+    pending_.push_back({std::move(read), slot, result.words_, result.epoch_, result.step_});
+    ++looking_at_;
+  }
   ++report_.batches;
-  report_.uploaded_bytes += bytes.size();
+  report_.uploaded_bytes += result.uploaded_bytes_;
+  report_.expanded_bytes += result.expanded_bytes_;
   report_.registered_bytes = staging_->registered_bytes();
   report_.pinned_bytes = staging_->pinned_bytes();
   staging_notice_ = staging_->notice();
   return result;
 }
 
-absl::Status AssemblerCore::Enqueue(size_t slot, const Batch& batch, absl::Span<const uint8_t> bytes, bool* in_place) {
+// What is uploaded: all after the extent's header, up to the last tensor's end.
+absl::StatusOr<absl::Span<const uint8_t>> AssemblerCore::BytesOf(const Batch& batch) const {
+  const uint8_t* const begin = batch.data()->extent() + tensor::kExtentHeaderBytes;
+  const uint8_t* end = begin;
+  for (const RawTensor& tensor : batch.tensors()) {
+    if (!tensor.bytes.empty()) end = std::max(end, tensor.bytes.data() + tensor.bytes.size());
+  }
+  const absl::Span<const uint8_t> bytes(begin, static_cast<size_t>(end - begin));
+  const uint64_t room = slot_bytes_ - expansion_.max_bytes();
+  if (bytes.size() <= room) return bytes;
+  return absl::ResourceExhaustedError(absl::StrCat("it has ", FormatSize(bytes.size()), ", over the ", FormatSize(room),
+                                                   " that the stream announced for its largest"));
+}
+
+DeviceBatch AssemblerCore::Describe(size_t slot, const Batch& batch) {
+  DeviceBatch result;
+  result.slot_ = slot;
+  result.words_ = next_words_++ % WordSets();
+  result.epoch_ = batch.epoch();
+  result.step_ = batch.step();
+  result.samples_ = batch.samples();
+  const uint8_t* const begin = batch.data()->extent() + tensor::kExtentHeaderBytes;
+  for (const RawTensor& tensor : batch.tensors()) {
+    result.tensors_.push_back({std::string(tensor.name),
+                               tensor.dtype,
+                               {tensor.shape.begin(), tensor.shape.end()},
+                               slots_[slot].memory + (tensor.bytes.data() - begin),
+                               tensor.bytes.size()});
+  }
+  return result;
+}
+
+absl::Status AssemblerCore::EnqueueCopy(size_t slot, const Batch& batch, absl::Span<const uint8_t> bytes,
+                                        bool* in_place) {
   const Queue queue = copy_queue_.get();
   STOKER_RETURN_IF_ERROR(runtime_->QueueWait(queue, slots_[slot].released.get()));
   STOKER_ASSIGN_OR_RETURN(*in_place,
                           staging_->Upload(queue, *batch.data(), bytes, slots_[slot].memory, kDeviceDeadline));
   return runtime_->Record(slots_[slot].copied.get(), queue);
+}
+
+absl::Status AssemblerCore::EnqueueExpansion(const DeviceBatch& batch, const Program& program) {
+  const Slot& slot = slots_[batch.slot_];
+  if (program.count == 0) return runtime_->Record(slot.ready.get(), copy_queue_.get());
+  const Queue queue = expand_queue_.get();
+  STOKER_RETURN_IF_ERROR(runtime_->QueueWait(queue, slot.copied.get()));
+  STOKER_RETURN_IF_ERROR(runtime_->Launch(queue, program));
+  STOKER_RETURN_IF_ERROR(runtime_->CopyToHost(queue, WordsOnHost(batch.words_), WordsOnDevice(batch.words_),
+                                              Expansion::kErrorWords * sizeof(uint32_t)));
+  return runtime_->Record(slot.ready.get(), queue);
+}
+
+uint32_t* AssemblerCore::WordsOnDevice(size_t words) const {
+  auto* const first = reinterpret_cast<uint32_t*>(static_cast<double*>(shared_.get()) + expansion_.constants().size());
+  return first + words * Expansion::kErrorWords;
+}
+
+uint32_t* AssemblerCore::WordsOnHost(size_t words) const {
+  return static_cast<uint32_t*>(host_words_.get()) + words * Expansion::kErrorWords;
 }
 
 void AssemblerCore::Put(Item item) {
@@ -224,18 +300,31 @@ void AssemblerCore::RunReleaser() {
       pending = std::move(pending_.front());
       pending_.pop_front();
     }
-    absl::Status status = AwaitCopy(pending.slot);
-    // What was copied was the batch only if the memory holds it still.
-    if (status.ok()) status = pending.batch.Check();
-    if (!status.ok()) {
-      Fail(Annotate(status, absl::StrCat("upload of batch ", pending.batch.epoch(), ":", pending.batch.step())));
+    if (absl::Status status = Look(pending); !status.ok()) {
+      Fail(Annotate(status, absl::StrCat("batch ", pending.epoch, ":", pending.step)));
     }
+    pending.batch.reset();
+    absl::MutexLock lock(&mu_);
+    --looking_at_;
   }
 }
 
-// If the slot has been used again meanwhile, this waits for the later copy too, which comes by itself.
-absl::Status AssemblerCore::AwaitCopy(size_t slot) {
-  return runtime_->Wait(slots_[slot].copied.get(), kDeviceDeadline);
+// If the slot has been used again meanwhile, this waits for the later use too, which comes by itself.
+absl::Status AssemblerCore::Look(Pending& pending) {
+  if (pending.batch.has_value()) {
+    STOKER_RETURN_IF_ERROR(runtime_->Wait(slots_[pending.slot].copied.get(), kDeviceDeadline));
+    // What was copied was the batch only if the memory holds it still.
+    STOKER_RETURN_IF_ERROR(pending.batch->Check());
+    pending.batch.reset();
+  }
+  if (expansion_.empty()) return absl::OkStatus();
+  STOKER_RETURN_IF_ERROR(runtime_->Wait(slots_[pending.slot].ready.get(), kDeviceDeadline));
+  return expansion_.CheckErrors(WordsOnHost(pending.words));
+}
+
+absl::Status AssemblerCore::WaitFor(const DeviceBatch& batch, absl::Duration timeout) const {
+  STOKER_RETURN_IF_ERROR(runtime_->Wait(slots_[batch.slot_].ready.get(), timeout));
+  return expansion_.empty() ? absl::OkStatus() : expansion_.CheckErrors(WordsOnHost(batch.words_));
 }
 
 void AssemblerCore::Fail(const absl::Status& status) {
@@ -267,7 +356,7 @@ absl::StatusOr<std::optional<DeviceBatch>> AssemblerCore::Next(Queue consumer, a
     }
   }
   DeviceBatch& batch = *item.batch;
-  if (absl::Status status = runtime_->QueueWait(consumer, slots_[batch.slot_].copied.get()); !status.ok()) {
+  if (absl::Status status = runtime_->QueueWait(consumer, slots_[batch.slot_].ready.get()); !status.ok()) {
     Fail(status);
     return status;
   }

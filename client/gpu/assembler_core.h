@@ -29,9 +29,7 @@ class AssemblerCore final : public std::enable_shared_from_this<AssemblerCore> {
   absl::Status Open();
   absl::StatusOr<std::optional<DeviceBatch>> Next(Queue consumer, absl::Duration timeout);
   void Return(size_t slot, Queue consumer);
-  absl::Status WaitFor(size_t slot, absl::Duration timeout) {
-    return runtime_->Wait(slots_[slot].copied.get(), timeout);
-  }
+  absl::Status WaitFor(const DeviceBatch& batch, absl::Duration timeout) const;
   v1::Position position() const;
   AssemblerReport report() const;
   void Close();
@@ -41,6 +39,7 @@ class AssemblerCore final : public std::enable_shared_from_this<AssemblerCore> {
     uint8_t* memory = nullptr;
     DeviceMemory own;  // unless it is the caller's
     OwnedEvent copied;
+    OwnedEvent ready;
     OwnedEvent released;
   };
   // What Next hands out: a batch, the end of an epoch, or the error after which nothing comes.
@@ -48,27 +47,39 @@ class AssemblerCore final : public std::enable_shared_from_this<AssemblerCore> {
     absl::Status status;
     std::optional<DeviceBatch> batch;
   };
+  // What the releaser has to look after.
   struct Pending {
-    Batch batch;
+    std::optional<Batch> batch;  // that the copy reads
     size_t slot;
+    size_t words;
+    uint64_t epoch, step;
   };
 
   absl::Status Allocate();
   absl::Status AllocateSlot();
+  absl::Status AllocateExpansion();
   void FreeSlots();
 
   void RunUploader();
   bool AwaitFreeSlot(size_t* slot);
   absl::StatusOr<std::optional<Batch>> NextOfSource();
   absl::StatusOr<DeviceBatch> Upload(size_t slot, Batch batch);
-  absl::Status Enqueue(size_t slot, const Batch& batch, absl::Span<const uint8_t> bytes, bool* in_place);
+  absl::StatusOr<absl::Span<const uint8_t>> BytesOf(const Batch& batch) const;
+  DeviceBatch Describe(size_t slot, const Batch& batch);
+  uint32_t* WordsOnDevice(size_t words) const;
+  uint32_t* WordsOnHost(size_t words) const;
+  absl::Status EnqueueCopy(size_t slot, const Batch& batch, absl::Span<const uint8_t> bytes, bool* in_place);
+  absl::Status EnqueueExpansion(const DeviceBatch& batch, const Program& program);
   void Put(Item item);
 
   void RunReleaser();
-  absl::Status AwaitCopy(size_t slot);
+  absl::Status Look(Pending& pending);
   void Fail(const absl::Status& status);
 
-  bool CanUpload() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return closing_ || !free_.empty(); }
+  bool CanUpload() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return closing_ || !failure_.ok() || (!free_.empty() && looking_at_ < WordSets());
+  }
+  size_t WordSets() const { return 2 * slots_.size(); }
   bool HasItem() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return closing_ || !failure_.ok() || !items_.empty(); }
   bool HasPending() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return uploads_over_ || !pending_.empty(); }
   bool closing() const {
@@ -80,10 +91,15 @@ class AssemblerCore final : public std::enable_shared_from_this<AssemblerCore> {
   const BatchSource source_;
   const AssemblerOptions options_;
   const uint64_t extent_bytes_;  // of the largest batch
+  Expansion expansion_;
   uint64_t slot_bytes_ = 0;
   std::vector<Slot> slots_;
+  DeviceMemory shared_;               // the expansion's constants, then the error words
+  PinnedMemory host_words_;           // the host's copy of the words
+  size_t next_words_ = 0;             // the uploader's
   std::unique_ptr<Staging> staging_;  // the uploader's
   OwnedQueue copy_queue_;             // the uploader's; drained before staging and slots go
+  OwnedQueue expand_queue_;           // so that a copy need not wait for the expansion before it
 
   mutable absl::Mutex mu_;
   bool closing_ ABSL_GUARDED_BY(mu_) = false;
@@ -92,6 +108,7 @@ class AssemblerCore final : public std::enable_shared_from_this<AssemblerCore> {
   std::deque<size_t> free_ ABSL_GUARDED_BY(mu_);
   std::deque<Item> items_ ABSL_GUARDED_BY(mu_);
   std::deque<Pending> pending_ ABSL_GUARDED_BY(mu_);
+  size_t looking_at_ ABSL_GUARDED_BY(mu_) = 0;  // pending_, and the one that the releaser has taken
   v1::Position position_ ABSL_GUARDED_BY(mu_);
   AssemblerReport report_ ABSL_GUARDED_BY(mu_) = {};
   std::string staging_notice_ ABSL_GUARDED_BY(mu_);

@@ -102,12 +102,12 @@ TEST_F(FaultTest, EachOperationThatFails_ClosesTheAssembler_AndNothingIsLost) {
 }
 
 TEST_F(FaultTest, RegistrationThatFails_TakesTheRing) {
-  // Calls in order: the queue and the pinned memory of the test, two slots of three calls, the queue, the wait for the
+  // Calls in order: the queue and the pinned memory of the test, two slots of four calls, the queue, the wait for the
   // slot.
-  const Outcome outcome = Read({.fail_call = 10}, StagingMode::kAuto);
+  const Outcome outcome = Read({.fail_call = 12}, StagingMode::kAuto);
   EXPECT_OK(outcome.status);
   EXPECT_EQ(outcome.steps, static_cast<uint64_t>(kSteps));
-  EXPECT_THAT(Read({.fail_call = 10}, StagingMode::kRegistered).status,
+  EXPECT_THAT(Read({.fail_call = 12}, StagingMode::kRegistered).status,
               StatusIs(absl::StatusCode::kInternal, HasSubstr("RegisterHost")));
 }
 
