@@ -101,6 +101,30 @@ TEST_P(AssemblerTest, Leases_GoBackWhileTheBatchIsStillInUse) {
   Check(*second, queue.get());
 }
 
+TEST_P(AssemblerTest, BatchGivenBackAtOnce_IsNotOverwrittenBeforeTheQueueHasReadIt) {
+  const OwnedQueue queue = NewQueue();
+  for (const int depth : {1, 2}) {
+    MemorySource source(batches_);
+    ASSERT_OK_AND_ASSIGN(const auto assembler, Assembler::Open(runtime_, source.Source(), {.depth = depth}));
+    constexpr uint64_t kPlace = 1 << 13;
+    const PinnedMemory pinned(runtime_.get(), *runtime_->AllocateHost(kSteps * kPlace));
+    auto* const host = static_cast<uint8_t*>(pinned.get());
+    for (int step = 0; step < kSteps; ++step) {
+      ASSERT_OK_AND_ASSIGN(const std::optional<DeviceBatch> batch, assembler->Next(queue.get(), absl::Seconds(30)));
+      const DeviceTensor& x = batch->tensors()[0];
+      // Nobody waits for it: the batch goes while the copy is queued, behind others.
+      for (int again = 0; again < 5; ++again) {
+        ASSERT_OK(runtime_->CopyToHost(queue.get(), host + step * kPlace, x.data, x.bytes));
+      }
+    }
+    ASSERT_OK(runtime_->Drain(queue.get()));
+    for (int step = 0; step < kSteps; ++step) {
+      const std::vector<uint8_t>& want = batches_[step][0].bytes;
+      EXPECT_EQ(std::memcmp(host + step * kPlace, want.data(), want.size()), 0) << step;
+    }
+  }
+}
+
 TEST_P(AssemblerTest, SegmentOverTheBudget_GoesThroughTheRing_AndSaysSo) {
   ASSERT_OK_AND_ASSIGN(const auto assembler, Open({.register_budget_bytes = 4096}));
   ReadTwoEpochs(*assembler);
