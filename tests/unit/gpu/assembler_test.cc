@@ -111,7 +111,8 @@ TEST_P(AssemblerTest, BatchGivenBackAtOnce_IsNotOverwrittenBeforeTheQueueHasRead
     auto* const host = static_cast<uint8_t*>(pinned.get());
     for (int step = 0; step < kSteps; ++step) {
       ASSERT_OK_AND_ASSIGN(const std::optional<DeviceBatch> batch, assembler->Next(queue.get(), absl::Seconds(30)));
-      const DeviceTensor& x = batch->tensors()[0];
+      ASSERT_TRUE(batch.has_value());
+      ASSERT_OK_AND_ASSIGN(const DeviceTensor x, batch->Get("x"));
       // Nobody waits for it: the batch goes while the copy is queued, behind others.
       for (int again = 0; again < 5; ++again) {
         ASSERT_OK(runtime_->CopyToHost(queue.get(), host + step * kPlace, x.data, x.bytes));
