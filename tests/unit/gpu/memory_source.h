@@ -3,8 +3,6 @@
 // returned one is overwritten at once, so that a lease that returns before its bytes were copied shows.
 #pragma once
 
-#include <gtest/gtest.h>
-
 #include <cstring>
 #include <memory>
 #include <set>
