@@ -111,7 +111,7 @@ absl::Status AssemblerCore::AllocateExpansion() {
   std::copy(constants.begin(), constants.end(), reinterpret_cast<double*>(host));
   std::fill_n(reinterpret_cast<uint32_t*>(host + words_at), words, kNoError);
   STOKER_RETURN_IF_ERROR(runtime_->CopyToDevice(expand_queue_.get(), shared_.get(), host, bytes));
-  const absl::Status copied = runtime_->Drain(expand_queue_.get());
+  absl::Status copied = runtime_->Drain(expand_queue_.get());
   if (!copied.ok()) expand_queue_.Reset();  // before the memory goes
   std::fill_n(reinterpret_cast<uint32_t*>(host), words, kNoError);
   return copied;

@@ -210,6 +210,18 @@ absl::Status Expansion::CreateGaf(const ExpandOptions& options, const v1::Sessio
   if (recipe.has_sample_range())
     STOKER_RETURN_IF_ERROR(CheckRange("recipe.gaf.sample_range", recipe.sample_range(), -1, 1));
 
+  STOKER_RETURN_IF_ERROR(ReadScale(options, channels));
+  const uint64_t windows = Times(MostAlong(*series, 0, options.budget.graphs(), info.batch_bytes()), channels);
+  if (windows > kMaxWindows) return Invalid("series", absl::StrCat(windows, " windows a batch, at most ", kMaxWindows));
+  for (const Made& made : made_) {
+    if (!AddBytes(Times(windows, gaf_.size * gaf_.size), made.dtype, &max_bytes_))
+      return Invalid(made.name, "is too large");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Expansion::ReadScale(const ExpandOptions& options, int64_t channels) {
+  const GafRecipe& recipe = options.recipe.gaf();
   constexpr double kMost = std::numeric_limits<double>::max();
   if ((recipe.scale() == GafRecipe::FIXED) != recipe.has_fixed_range()) {
     return Invalid("recipe.gaf.fixed_range", "goes with scale FIXED, and with no other");
@@ -243,12 +255,6 @@ absl::Status Expansion::CreateGaf(const ExpandOptions& options, const v1::Sessio
     default:
       return Invalid("recipe.gaf.scale", absl::StrCat("value ", int{recipe.scale()}, " is unknown"));
   }
-  const uint64_t windows = Times(MostAlong(*series, 0, options.budget.graphs(), info.batch_bytes()), channels);
-  if (windows > kMaxWindows) return Invalid("series", absl::StrCat(windows, " windows a batch, at most ", kMaxWindows));
-  for (const Made& made : made_) {
-    if (!AddBytes(Times(windows, gaf_.size * gaf_.size), made.dtype, &max_bytes_))
-      return Invalid(made.name, "is too large");
-  }
   return absl::OkStatus();
 }
 
@@ -256,9 +262,11 @@ absl::Status Expansion::CreateGraph(const ExpandOptions& options, const v1::Sess
   const GraphRecipe& recipe = options.recipe.graph();
   graph_ = true;
   STOKER_ASSIGN_OR_RETURN(float_dtype_, FloatElement(recipe.float_dtype()));
-  const Schema* const counts = Find(info, "num_nodes");
-  const v1::DType index = counts != nullptr ? counts->dtype() : v1::DTYPE_I64;
-  if (index != v1::DTYPE_I64 && index != v1::DTYPE_I32) return Invalid("num_nodes", "must be i64 or i32");
+  v1::DType index = v1::DTYPE_I64;  // all of a batch's are of one type
+  for (const char* name : {"num_nodes", "atomic_number", "edge_index"}) {
+    if (const Schema* const indices = Find(info, name)) index = indices->dtype();
+  }
+  if (index != v1::DTYPE_I64 && index != v1::DTYPE_I32) return Invalid("atomic_number", "must be i64 or i32");
   if (recipe.index_dtype() != v1::DTYPE_UNSPECIFIED && recipe.index_dtype() != index) {
     return Invalid("recipe.graph.index_dtype", "must be that of the batches");
   }
@@ -270,7 +278,15 @@ absl::Status Expansion::CreateGraph(const ExpandOptions& options, const v1::Sess
     if (Makes(name)) return Invalid("recipe.graph.tensors", absl::StrCat(name, " is asked for twice"));
     made_.push_back({name, floats ? static_cast<v1::DType>(float_dtype_) : index});
   }
-  const GraphRecipe::LineGraph kind = recipe.line_graph();
+  line_graph_.index_dtype = static_cast<Element>(index);
+  line_graph_.dtype = rbf_.dtype = float_dtype_;
+  STOKER_RETURN_IF_ERROR(ReadLineGraph(options));
+  STOKER_RETURN_IF_ERROR(ReadRbf(recipe.rbf()));
+  return BoundGraph(options, info);
+}
+
+absl::Status Expansion::ReadLineGraph(const ExpandOptions& options) {
+  const GraphRecipe::LineGraph kind = options.recipe.graph().line_graph();
   line_graph_.mode = kind == GraphRecipe::TORCH    ? LineGraphArgs::kTorch
                      : kind == GraphRecipe::M3GNET ? LineGraphArgs::kM3gnet
                                                    : LineGraphArgs::kDgl;
@@ -279,10 +295,10 @@ absl::Status Expansion::CreateGraph(const ExpandOptions& options, const v1::Sess
     return Invalid("recipe.graph.line_graph", "choose DGL, TORCH or M3GNET for a line graph");
   }
   line_graph_.cutoff = static_cast<float>(options.triplet_cutoff);
-  line_graph_.index_dtype = static_cast<Element>(index);
-  line_graph_.dtype = rbf_.dtype = float_dtype_;
+  return absl::OkStatus();
+}
 
-  const GraphRecipe::Rbf& rbf = recipe.rbf();
+absl::Status Expansion::ReadRbf(const GraphRecipe::Rbf& rbf) {
   rbf_.bins = rbf.bins() != 0 ? rbf.bins() : 80;
   rbf_.low = rbf.low();
   const double high = rbf.high() != 0 ? rbf.high() : 8.0;
@@ -293,7 +309,7 @@ absl::Status Expansion::CreateGraph(const ExpandOptions& options, const v1::Sess
   rbf_.gamma = rbf.gamma() != 0 ? rbf.gamma() : 1.0 / rbf_.step;
   if (!std::isfinite(rbf_.gamma) || !(rbf_.gamma > 0))
     return Invalid("recipe.graph.rbf.gamma", "must be finite and > 0");
-  return BoundGraph(options, info);
+  return absl::OkStatus();
 }
 
 // What each tensor needs is there, and how large it can be.
@@ -369,6 +385,7 @@ absl::Status Expansion::PlanGraph(Maker& maker) const {
     STOKER_ASSIGN_OR_RETURN(const DeviceTensor* const edges,
                             distance != nullptr ? maker.Need("distance") : maker.Need("r"));
     RbfArgs args = rbf_;
+    if (distance == nullptr && edges->shape[1] != 3) return absl::DataLossError("r has not 3 columns");
     (distance != nullptr ? args.distance : args.r) = static_cast<const float*>(edges->data);
     args.edges = edges->shape[0];
     STOKER_ASSIGN_OR_RETURN(args.rbf, maker.Make("rbf", {args.edges, args.bins}));

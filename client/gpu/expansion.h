@@ -88,7 +88,10 @@ class Expansion {
   };
 
   absl::Status CreateGaf(const ExpandOptions& options, const v1::SessionReply::Opened& info);
+  absl::Status ReadScale(const ExpandOptions& options, int64_t channels);
   absl::Status CreateGraph(const ExpandOptions& options, const v1::SessionReply::Opened& info);
+  absl::Status ReadLineGraph(const ExpandOptions& options);
+  absl::Status ReadRbf(const v1::GraphRecipe::Rbf& rbf);
   absl::Status BoundGraph(const ExpandOptions& options, const v1::SessionReply::Opened& info);
   bool Makes(absl::string_view name) const;
   absl::Status PlanGaf(Maker& maker) const;

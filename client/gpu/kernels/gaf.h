@@ -12,7 +12,8 @@ struct GafKernel {
   // there, its place holds the least and greatest value that each thread saw.
   static constexpr uint32_t kGroup = 16;  // threads whose extremes one thread gathers
   static uint32_t SharedBytes(const GafArgs& args) {
-    const int64_t scratch = args.size > 2 * kBlockThreads ? args.size : 2 * kBlockThreads;
+    constexpr int64_t kExtremes = 2 * int64_t{kBlockThreads};
+    const int64_t scratch = args.size > kExtremes ? args.size : kExtremes;
     return static_cast<uint32_t>((args.size + scratch) * sizeof(double));
   }
 
@@ -118,7 +119,8 @@ struct GafKernel {
 
   static STOKER_DEVICE void Gather(uint32_t thread, double* scratch) {
     if (thread >= kBlockThreads / kGroup) return;
-    GatherEvery(thread * kGroup, 1, scratch, &scratch[thread * kGroup], &scratch[kBlockThreads + thread * kGroup]);
+    const uint32_t first = thread * kGroup;
+    GatherEvery(first, 1, scratch, scratch + first, scratch + kBlockThreads + first);
   }
   // The extremes of kGroup places from `first` on, `step` apart.
   static STOKER_DEVICE void GatherEvery(uint32_t first, uint32_t step, const double* scratch, double* low,

@@ -108,7 +108,7 @@ struct FeatureKernel {
 struct GraphSums {
   static constexpr uint32_t kArrays = 3;
   static constexpr uint32_t kGroup = 16;
-  static constexpr uint32_t kSharedBytes = kArrays * kBlockThreads * sizeof(int64_t);
+  static constexpr uint32_t kSharedBytes = sizeof(int64_t) * kArrays * kBlockThreads;
 
   int64_t* partial;             // [kArrays, kBlockThreads], shared
   const void* counts[kArrays];  // each may be null: 0
@@ -124,9 +124,10 @@ struct GraphSums {
   }
   STOKER_DEVICE void Gather(uint32_t thread) const {
     if (thread >= kArrays * kBlockThreads / kGroup) return;
+    int64_t* const group = partial + int64_t{thread} * kGroup;
     int64_t sum = 0;
-    for (uint32_t k = 0; k < kGroup; ++k) sum += partial[thread * kGroup + k];
-    partial[thread * kGroup] = sum;
+    for (uint32_t k = 0; k < kGroup; ++k) sum += group[k];
+    group[0] = sum;
   }
   STOKER_DEVICE int64_t At(uint32_t array) const {
     int64_t sum = 0;

@@ -32,7 +32,7 @@ KernelCall Call(KernelCall::Kind kind, uint32_t blocks, uint32_t shared_bytes, u
 
 KernelCall CallOf(const GafArgs& args, uint32_t* error) {
   // A window of 96 points is enough for one block; large images are shared out, each block making the points again.
-  constexpr int64_t kPixelsPerBlock = 64 * 1024;
+  constexpr int64_t kPixelsPerBlock = 65536;
   GafArgs sliced = args;
   sliced.slices = static_cast<uint32_t>(std::clamp<int64_t>(args.size * args.size / kPixelsPerBlock, 1, 64));
   KernelCall call = Call(KernelCall::kGaf, static_cast<uint32_t>(args.samples * args.channels * sliced.slices),
