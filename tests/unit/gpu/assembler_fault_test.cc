@@ -93,7 +93,7 @@ TEST_F(FaultTest, EachCallThatFails_IsAnErrorWithItsName_AndNothingIsLost) {
 
 TEST_F(FaultTest, EachOperationThatFails_ClosesTheAssembler_AndNothingIsLost) {
   for (const StagingMode mode : {StagingMode::kRing, StagingMode::kRegistered}) {
-    for (int64_t operation = 0; operation < 2 * kSteps; ++operation) {
+    for (int64_t operation = 0; operation < int64_t{2} * kSteps; ++operation) {
       const Outcome outcome = Read({.seed = 5, .max_delay = absl::Microseconds(50), .fail_operation = operation}, mode);
       EXPECT_THAT(outcome.status, StatusIs(absl::StatusCode::kInternal, HasSubstr("failed")))
           << "operation " << operation;

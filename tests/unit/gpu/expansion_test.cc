@@ -37,6 +37,13 @@ std::vector<TensorBytes> SeriesBatch(int step, int64_t samples) {
           MakeTensor("index", v1::DTYPE_I64, {samples}, index)};
 }
 
+std::vector<std::vector<TensorBytes>> SeriesBatches(absl::Span<const int64_t> samples) {
+  std::vector<std::vector<TensorBytes>> batches(samples.size());
+  for (size_t step = 0; step < samples.size(); ++step)
+    batches[step] = SeriesBatch(static_cast<int>(step), samples[step]);
+  return batches;
+}
+
 // Samples of each step: a full batch first, then odd ones, one of one sample, and none.
 constexpr int64_t kSamples[] = {8, 3, 1, 0, 7};
 
@@ -87,8 +94,7 @@ std::pair<std::vector<uint8_t>, std::vector<uint8_t>> ImagesOf(const transforms:
 }
 
 TEST_P(ExpansionTest, Images_AreTheDaemons_BitForBit_AndTheBusCarriesAFiftieth) {
-  std::vector<std::vector<TensorBytes>> batches;
-  for (int step = 0; step < 5; ++step) batches.push_back(SeriesBatch(step, kSamples[step]));
+  const std::vector<std::vector<TensorBytes>> batches = SeriesBatches(kSamples);
   for (const v1::DType dtype : {v1::DTYPE_F32, v1::DTYPE_U8, v1::DTYPE_BF16}) {
     MemorySource source(batches);
     AssemblerOptions options;
@@ -139,8 +145,7 @@ TEST_P(ExpansionTest, ReducedImages_OfAFixedRange_AreTheDaemons) {
 }
 
 TEST_P(ExpansionTest, SampleThatHasNoImage_IsNamed_ByTheBatchAndByALaterNext) {
-  std::vector<std::vector<TensorBytes>> batches;
-  for (int step = 0; step < 3; ++step) batches.push_back(SeriesBatch(step, 4));
+  std::vector<std::vector<TensorBytes>> batches = SeriesBatches({4, 4, 4});
   const float nan = NAN;
   std::memcpy(batches[1][0].bytes.data() + 2 * kPoints * kChannels * sizeof(float), &nan, sizeof(nan));
   MemorySource source(batches);
@@ -166,10 +171,10 @@ TEST_P(ExpansionTest, Ceiling_CountsWhatIsMade) {
   MemorySource source({SeriesBatch(0, 8)});
   AssemblerOptions options;
   options.expand.recipe.mutable_gaf();
-  options.device_bytes_limit = 2 * 8 * kChannels * kPoints * kPoints * 4;  // the images without the series
+  options.device_bytes_limit = int64_t{2} * 8 * kChannels * kPoints * kPoints * 4;  // the images without the series
   EXPECT_THAT(Assembler::Open(runtime_, source.Source(), options),
               StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("the limit is 2.81 MiB")));
-  options.device_bytes_limit += 64 << 10;
+  options.device_bytes_limit += int64_t{64} << 10;
   EXPECT_EQ(MustOpen(source, options)->report().depth, 1);
 }
 
@@ -307,8 +312,7 @@ TEST_P(CrystalExpansionTest, CountsThatDoNotFit_AreDataLoss) {
 
 // One call after the other fails; whatever happens, leases and memory come back.
 TEST(ExpansionFaultTest, EachCallThatFails_LosesNothing) {
-  std::vector<std::vector<TensorBytes>> batches;
-  for (int step = 0; step < 4; ++step) batches.push_back(SeriesBatch(step, 1 + step % 2));
+  const std::vector<std::vector<TensorBytes>> batches = SeriesBatches({1, 2, 1, 2});
   int64_t calls = 1;
   for (int64_t call = HostFaults::kNever; call < calls; ++call) {
     MemorySource source(batches);

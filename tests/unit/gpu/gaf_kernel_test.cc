@@ -226,8 +226,8 @@ TEST_P(GafKernelTest, ValuesNextToEachOther_AndDenormals_EqualTheCpu) {
   Case c = CaseOf(64, 64, v1::DTYPE_U16);
   c.samples = 1;
   c.channels = 3;
-  std::vector<float> series(64 * 3);
-  for (int t = 0; t < 64; ++t) {
+  std::vector<float> series(192);
+  for (size_t t = 0; t < 64; ++t) {
     series[3 * t] = std::nextafterf(21.3f, static_cast<float>(t % 2) * 100.0f);
     series[3 * t + 1] = 1e-40f * static_cast<float>(t % 5);
     series[3 * t + 2] = t % 2 == 0 ? -0.0f : 0.0f;
@@ -242,15 +242,15 @@ TEST_P(GafKernelTest, WindowThatCannotBe_NamesItsSample_AndIsNoNumber) {
     c.samples = 5;
     c.channels = 2;
     c.options.scale = scale;
-    std::vector<float> series(5 * 20 * 2, 0.5f);
-    series[(3 * 20 + 7) * 2 + 1] = bad;
-    series[(4 * 20 + 7) * 2] = bad;
+    std::vector<float> series(200, 0.5f);  // [5, 20, 2]
+    series[135] = bad;                     // of sample 3, channel 1
+    series[174] = bad;                     // of sample 4
     const Images images = OnDevice(c, series);
     EXPECT_EQ(images.error, 3u);
     float pixel;
-    std::memcpy(&pixel, images.gasf.data() + (3 * 2 + 1) * c.options.image_bytes(), 4);
+    std::memcpy(&pixel, images.gasf.data() + 7 * c.options.image_bytes(), 4);
     EXPECT_TRUE(std::isnan(pixel));
-    std::memcpy(&pixel, images.gasf.data() + 3 * 2 * c.options.image_bytes(), 4);
+    std::memcpy(&pixel, images.gasf.data() + 6 * c.options.image_bytes(), 4);
     EXPECT_FALSE(std::isnan(pixel));
   }
 }

@@ -32,6 +32,13 @@ TensorBytes MakeTensor(std::string name, v1::DType dtype, std::vector<int64_t> s
   return {{std::move(name), dtype, std::move(shape)}, std::move(bytes)};
 }
 
+inline tensor::Layout LayoutOf(const std::vector<TensorBytes>& tensors) {
+  std::vector<tensor::TensorSpec> specs;
+  specs.reserve(tensors.size());
+  for (const TensorBytes& tensor : tensors) specs.push_back(tensor.spec);
+  return *tensor::Layout::Create(specs);
+}
+
 // The segment: slots of equal size, of which each lease has one. Outlives its source, as long as a batch is held.
 class MemorySegment final : public client::LeaseOwner {
  public:
@@ -45,9 +52,7 @@ class MemorySegment final : public client::LeaseOwner {
   // Lies at a free slot until it is released; waits for one.
   std::shared_ptr<client::BatchData> Lease(std::shared_ptr<MemorySegment> self, const std::vector<TensorBytes>& tensors,
                                            uint64_t epoch, uint64_t step, uint64_t samples, bool in_segment) {
-    std::vector<tensor::TensorSpec> specs;
-    for (const TensorBytes& tensor : tensors) specs.push_back(tensor.spec);
-    const tensor::Layout layout = *tensor::Layout::Create(specs);
+    const tensor::Layout layout = LayoutOf(tensors);
     absl::MutexLock lock(&mu_);
     mu_.Await(absl::Condition(this, &MemorySegment::HasFree));
     const uint64_t slot = *free_.begin();
@@ -115,9 +120,7 @@ class MemorySource {
   explicit MemorySource(std::vector<std::vector<TensorBytes>> batches, uint64_t slots = 4)
       : batches_(std::move(batches)) {
     for (const auto& batch : batches_) {
-      std::vector<tensor::TensorSpec> specs;
-      for (const TensorBytes& tensor : batch) specs.push_back(tensor.spec);
-      extent_bytes_ = std::max(extent_bytes_, tensor::Layout::Create(specs)->extent_bytes());
+      extent_bytes_ = std::max(extent_bytes_, LayoutOf(batch).extent_bytes());
     }
     segment_ = std::make_shared<MemorySegment>(slots, extent_bytes_);
   }

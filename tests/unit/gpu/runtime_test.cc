@@ -57,30 +57,31 @@ TEST_P(RuntimeTest, RegisteredMemory_CanBeCopiedFrom_UntilItIsUnregistered) {
 TEST_P(RuntimeTest, Events_ComeInOrder_AndOrderQueues) {
   // Each queue adds its hop: a copy of what the queue before it made. Any order but the right one loses the value.
   constexpr int kHops = 40;
-  std::vector<OwnedQueue> queues;
+  constexpr size_t kBytes = 4096;
+  std::vector<OwnedQueue> queues(4);
   std::vector<OwnedEvent> events;
-  for (int q = 0; q < 4; ++q) queues.push_back(NewQueue());
-  const PinnedMemory pinned(runtime_.get(), *runtime_->AllocateHost(2 * 4096));
+  for (OwnedQueue& queue : queues) queue = NewQueue();
+  const PinnedMemory pinned(runtime_.get(), *runtime_->AllocateHost(2 * kBytes));
   auto* const host = static_cast<uint8_t*>(pinned.get());
-  std::memset(host, 0, 2 * 4096);
-  std::memset(host, 5, 4096);
-  std::vector<uint8_t> zeros(4096, 0);
+  std::memset(host, 0, 2 * kBytes);
+  std::memset(host, 5, kBytes);
+  std::vector<uint8_t> zeros(kBytes, 0);
   const DeviceMemory device = ToDevice(zeros);
   for (int hop = 0; hop < kHops; ++hop) {
     const Queue queue = queues[hop % 4].get();
     if (hop > 0) {
       ASSERT_OK(runtime_->QueueWait(queue, events.back().get()));
     }
-    uint8_t* const from = host + (hop % 2) * 4096;
-    uint8_t* const to = host + (1 - hop % 2) * 4096;
-    ASSERT_OK(runtime_->CopyToDevice(queue, device.get(), from, 4096));
-    ASSERT_OK(runtime_->CopyToHost(queue, to, device.get(), 4096));
+    uint8_t* const from = host + (hop % 2 == 0 ? 0 : kBytes);
+    uint8_t* const to = host + (hop % 2 == 0 ? kBytes : 0);
+    ASSERT_OK(runtime_->CopyToDevice(queue, device.get(), from, kBytes));
+    ASSERT_OK(runtime_->CopyToHost(queue, to, device.get(), kBytes));
     events.push_back(NewEvent());
     ASSERT_OK(runtime_->Record(events.back().get(), queue));
   }
   ASSERT_OK(runtime_->Wait(events.back().get(), absl::Seconds(30)));
   for (const OwnedEvent& event : events) EXPECT_THAT(runtime_->Query(event.get()), stoker::testing::IsOkAndHolds(true));
-  EXPECT_EQ(std::vector<uint8_t>(host, host + 2 * 4096), std::vector<uint8_t>(2 * 4096, 5));
+  EXPECT_EQ(std::vector<uint8_t>(host, host + 2 * kBytes), std::vector<uint8_t>(2 * kBytes, 5));
 }
 
 TEST_P(RuntimeTest, EventThatWasNeverRecorded_HasCome) {
