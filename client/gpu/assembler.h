@@ -13,7 +13,8 @@
 //
 // While step k trains, step k + 1 is uploaded: `depth` batches have their own place in device memory, all allocated at
 // Open, so that memory can run out there and not later. A batch's lease goes back to the daemon when its bytes were
-// copied, not before and not later. No call waits for the device as a whole.
+// copied, not before and not later; where a failing device leaves that open, at Close. No call waits for the device as
+// a whole.
 //
 // Order on the device: what the consumer puts into its queue after Next comes after the upload; a DeviceBatch that is
 // destroyed is overwritten after what the queue holds by then. So all use of a batch on other queues must be ordered

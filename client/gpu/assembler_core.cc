@@ -134,6 +134,7 @@ void AssemblerCore::Close() {
     if (uploader_.joinable()) uploader_.join();
     if (releaser_.joinable()) releaser_.join();
     copy_queue_.Reset();
+    kept_.clear();
     expand_queue_.Reset();
     staging_.reset();  // pinned and registered memory
   }
@@ -303,7 +304,8 @@ void AssemblerCore::RunReleaser() {
     if (absl::Status status = Look(pending); !status.ok()) {
       Fail(Annotate(status, absl::StrCat("batch ", pending.epoch, ":", pending.step)));
     }
-    pending.batch.reset();
+    // Not known to be copied: to be kept until the queue is drained.
+    if (pending.batch.has_value()) kept_.push_back(*std::move(pending.batch));
     absl::MutexLock lock(&mu_);
     --looking_at_;
   }

@@ -101,6 +101,8 @@ class AssemblerCore final : public std::enable_shared_from_this<AssemblerCore> {
   OwnedQueue copy_queue_;             // the uploader's; drained before staging and slots go
   OwnedQueue expand_queue_;           // so that a copy need not wait for the expansion before it
 
+  std::vector<Batch> kept_;  // the releaser's: whose copy could not be waited for
+
   mutable absl::Mutex mu_;
   bool closing_ ABSL_GUARDED_BY(mu_) = false;
   bool uploads_over_ ABSL_GUARDED_BY(mu_) = false;  // nothing is added to pending_ any more

@@ -79,7 +79,11 @@ void RunOnHost(const Program& program) {
     for (; block.index < call.blocks; ++block.index) {
       const uint32_t phases = PhasesOf(call, block);
       for (uint32_t phase = 0; phase < phases; ++phase) {
-        for (block.thread = 0; block.thread < kBlockThreads; ++block.thread) RunPhase(phase, call, block);
+        // Forwards in one block and backwards in the next: threads that rely on an order within a phase are found.
+        for (uint32_t t = 0; t < kBlockThreads; ++t) {
+          block.thread = block.index % 2 == 0 ? t : kBlockThreads - 1 - t;
+          RunPhase(phase, call, block);
+        }
       }
     }
   }
