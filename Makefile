@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # What people and CI type. `make` alone says what there is.
 .DEFAULT_GOAL := help
-.PHONY: help deps build test asan tsan test-systemd fuzz bench format lint run install
+.PHONY: help deps build test asan tsan test-systemd fuzz bench gpu-bundle format lint run install
 # Compilers at once; gRPC's headers need about 1 GB each.
 JOBS ?= $(shell nproc)
 PREFIX ?= /usr/local
@@ -42,6 +42,9 @@ fuzz:  ## the readers' fuzz targets by coverage, ten seconds each (clang; make t
 
 bench: build  ## measure this machine: memory limits, transforms, an epoch end to end
 	@build/bin/stokerctl bench
+
+gpu-bundle: build  ## tests and benchmark of the GPU with their libraries, for a machine with a driver only (needs nvcc here)
+	@client/gpu/bundle build build/stoker-gpu.tar.gz
 
 format:  ## clang-format on all sources
 	@deploy/install-deps lint

@@ -31,6 +31,12 @@ class BatchData {
 
   void AttachLease(std::shared_ptr<LeaseOwner> owner, uint64_t lease);
 
+  // The whole segment that the extent is a part of, for who makes it known to a device. Empty: not told.
+  void SetMapping(absl::Span<const uint8_t> mapping) { mapping_ = mapping; }
+  absl::Span<const uint8_t> mapping() const { return mapping_; }
+  const std::shared_ptr<const void>& memory() const { return memory_; }  // keeps it mapped
+  const uint8_t* extent() const { return extent_; }
+
   const v1::BatchDescriptor& descriptor() const { return descriptor_; }
   const std::vector<RawTensor>& tensors() const { return tensors_; }
   bool inline_memory() const { return inline_memory_; }
@@ -42,6 +48,7 @@ class BatchData {
   v1::BatchDescriptor descriptor_;
   const uint8_t* extent_;
   std::shared_ptr<const void> memory_;
+  absl::Span<const uint8_t> mapping_;
   bool inline_memory_;
   std::vector<int64_t> strides_;  // of all tensors, one after the other
   std::vector<RawTensor> tensors_;

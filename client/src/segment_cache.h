@@ -22,6 +22,7 @@ class ClientSegment {
  public:
   explicit ClientSegment(segment::MappedSegment mapped);
   const uint8_t* data() const { return mapped_.data(); }
+  uint64_t size_bytes() const { return mapped_.size_bytes(); }
 
   // Maps the pages of [offset, offset + size) that it has not mapped before, in blocks of 2 MiB. No error where the
   // kernel cannot: the reader faults then.

@@ -308,7 +308,9 @@ absl::StatusOr<std::shared_ptr<BatchData>> Session::Receive(v1::BatchDescriptor&
   }
   (*segment)->Populate(descriptor.extent_offset_bytes(), descriptor.extent_size_bytes());
   const uint8_t* extent = (*segment)->data() + descriptor.extent_offset_bytes();
+  const absl::Span<const uint8_t> mapping((*segment)->data(), (*segment)->size_bytes());
   auto batch = std::make_shared<BatchData>(std::move(descriptor), extent, *std::move(segment), false);
+  batch->SetMapping(mapping);
   STOKER_RETURN_IF_ERROR(Annotate(batch->Check(), "a batch just announced"));
   return batch;
 }

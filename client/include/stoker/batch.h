@@ -135,6 +135,8 @@ class Batch {
   uint64_t size_bytes() const;  // of the whole extent, padding and header too
   bool inline_memory() const;   // a private copy that came over the socket, not shared memory
 
+  const std::shared_ptr<const client::BatchData>& data() const { return data_; }  // for the library itself
+
  private:
   absl::StatusOr<const RawTensor*> Find(absl::string_view name, v1::DType want) const;
 

@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/gpu/assembler_core.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "client/src/batch_data.h"
+#include "shared/base/size.h"
+#include "shared/base/status_macros.h"
+#include "shared/tensor/layout.h"
+
+namespace stoker::gpu {
+namespace {
+
+// How long one wait for a source or a device lasts before it is looked whether the assembler is closing.
+constexpr absl::Duration kPoll = absl::Milliseconds(100);
+// After this the device is taken to hang.
+constexpr absl::Duration kDeviceDeadline = absl::Seconds(60);
+
+}  // namespace
+
+AssemblerCore::AssemblerCore(std::shared_ptr<DeviceRuntime> runtime, BatchSource source,
+                             const AssemblerOptions& options)
+    : runtime_(std::move(runtime)),
+      source_(std::move(source)),
+      options_(options),
+      extent_bytes_(AlignUp(std::max(source_.info.batch_bytes(), tensor::kExtentHeaderBytes), kDeviceAlignment)),
+      position_(source_.start) {}
+
+// The last of the assembler and its batches is gone.
+AssemblerCore::~AssemblerCore() {
+  Close();
+  for (Slot& slot : slots_) {
+    if (slot.released.get() != nullptr) (void)runtime_->Wait(slot.released.get(), kDeviceDeadline);  // or it has failed
+  }
+  FreeSlots();
+}
+
+absl::Status AssemblerCore::Open() {
+  STOKER_ASSIGN_OR_RETURN(expansion_, Expansion::Create(options_.expand, source_.info));
+  if (__builtin_add_overflow(extent_bytes_ - tensor::kExtentHeaderBytes, expansion_.max_bytes(), &slot_bytes_)) {
+    return absl::InvalidArgumentError("batch_bytes: too large");
+  }
+  STOKER_RETURN_IF_ERROR(Allocate());
+  staging_ =
+      std::make_unique<Staging>(*runtime_, StagingOptions{.mode = options_.staging,
+                                                          .register_budget_bytes = options_.register_budget_bytes,
+                                                          .ring_buffer_bytes = std::max<uint64_t>(extent_bytes_, 1)});
+  STOKER_ASSIGN_OR_RETURN(copy_queue_, OwnQueue(*runtime_));
+  if (!expansion_.empty()) STOKER_RETURN_IF_ERROR(AllocateExpansion());
+  absl::MutexLock lock(&close_mu_);
+  uploader_ = std::thread([this] { RunUploader(); });
+  releaser_ = std::thread([this] { RunReleaser(); });
+  return absl::OkStatus();
+}
+
+absl::Status AssemblerCore::Allocate() {
+  const uint64_t limit = options_.device_bytes_limit != 0 ? options_.device_bytes_limit : runtime_->info().memory_bytes;
+  const std::string needs =
+      absl::StrCat("a batch of this stream needs up to ", FormatSize(slot_bytes_), " of device memory");
+  if (slot_bytes_ > limit) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(needs, ", and the limit is ", FormatSize(limit), ": choose smaller batches or a budget"));
+  }
+  const auto depth = std::min<uint64_t>(options_.depth, slot_bytes_ == 0 ? options_.depth : limit / slot_bytes_);
+  absl::Status status;
+  while (slots_.size() < depth && status.ok()) status = AllocateSlot();
+  if (slots_.empty()) return Annotate(status, needs);
+  if (!status.ok() && !absl::IsResourceExhausted(status)) return status;
+  absl::MutexLock lock(&mu_);
+  for (size_t i = 0; i < slots_.size(); ++i) free_.push_back(i);
+  report_.depth = static_cast<int>(slots_.size());
+  report_.device_bytes = slots_.size() * slot_bytes_;
+  if (report_.depth < options_.depth) {
+    report_.notice = absl::StrCat(report_.depth, " instead of ", options_.depth, " batches on the device: ", needs,
+                                  ", and there is room for no more");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status AssemblerCore::AllocateSlot() {
+  Slot slot;
+  const uint64_t bytes = std::max<uint64_t>(slot_bytes_, 1);
+  STOKER_ASSIGN_OR_RETURN(slot.copied, OwnEvent(*runtime_));
+  STOKER_ASSIGN_OR_RETURN(slot.ready, OwnEvent(*runtime_));
+  STOKER_ASSIGN_OR_RETURN(slot.released, OwnEvent(*runtime_));
+  if (options_.allocator.allocate != nullptr) {
+    slot.memory = static_cast<uint8_t*>(options_.allocator.allocate(bytes));
+    if (slot.memory == nullptr) {
+      return absl::ResourceExhaustedError(absl::StrCat("the caller's allocator has no ", FormatSize(bytes)));
+    }
+  } else {
+    STOKER_ASSIGN_OR_RETURN(slot.own, Own<DeviceMemory>(*runtime_, runtime_->Allocate(bytes)));
+    slot.memory = static_cast<uint8_t*>(slot.own.get());
+  }
+  slots_.push_back(std::move(slot));
+  return absl::OkStatus();
+}
+
+absl::Status AssemblerCore::AllocateExpansion() {
+  STOKER_ASSIGN_OR_RETURN(expand_queue_, OwnQueue(*runtime_));
+  const std::vector<double>& constants = expansion_.constants();
+  const uint64_t words_at = constants.size() * sizeof(double);
+  const uint64_t words = WordSets() * Expansion::kErrorWords;
+  const uint64_t bytes = words_at + words * sizeof(uint32_t);
+  STOKER_ASSIGN_OR_RETURN(shared_, Own<DeviceMemory>(*runtime_, runtime_->Allocate(bytes)));
+  STOKER_ASSIGN_OR_RETURN(host_words_, Own<PinnedMemory>(*runtime_, runtime_->AllocateHost(bytes)));
+  // Filled by way of the words' place, which then is what the device has.
+  auto* const host = static_cast<uint8_t*>(host_words_.get());
+  std::copy(constants.begin(), constants.end(), reinterpret_cast<double*>(host));
+  std::fill_n(reinterpret_cast<uint32_t*>(host + words_at), words, kNoError);
+  STOKER_RETURN_IF_ERROR(runtime_->CopyToDevice(expand_queue_.get(), shared_.get(), host, bytes));
+  absl::Status copied = runtime_->Drain(expand_queue_.get());
+  if (!copied.ok()) expand_queue_.Reset();  // before the memory goes
+  std::fill_n(reinterpret_cast<uint32_t*>(host), words, kNoError);
+  return copied;
+}
+
+void AssemblerCore::FreeSlots() {
+  for (const Slot& slot : slots_) {
+    if (slot.own.get() == nullptr) options_.allocator.free(slot.memory);
+  }
+  slots_.clear();
+}
+
+void AssemblerCore::Close() {
+  {
+    absl::MutexLock lock(&mu_);
+    closing_ = true;
+  }
+  {
+    absl::MutexLock lock(&close_mu_);
+    if (uploader_.joinable()) uploader_.join();
+    if (releaser_.joinable()) releaser_.join();
+    copy_queue_.Reset();
+    kept_.clear();
+    expand_queue_.Reset();
+    staging_.reset();  // pinned and registered memory
+  }
+  absl::MutexLock lock(&mu_);
+  items_.clear();  // what nobody fetched nobody used: no slot to give back
+}
+
+// ---- The uploader.
+
+void AssemblerCore::RunUploader() {
+  size_t slot;
+  while (AwaitFreeSlot(&slot)) {
+    absl::StatusOr<std::optional<Batch>> batch = NextOfSource();
+    if (batch.ok() && !batch->has_value()) {
+      Put({absl::OkStatus(), std::nullopt});
+      continue;
+    }
+    absl::StatusOr<DeviceBatch> uploaded =
+        batch.ok() ? Upload(slot, *std::move(*batch)) : absl::StatusOr<DeviceBatch>(batch.status());
+    if (!uploaded.ok()) {
+      Put({uploaded.status(), std::nullopt});
+      break;
+    }
+    {
+      absl::MutexLock lock(&mu_);
+      free_.pop_front();
+    }
+    Put({absl::OkStatus(), *std::move(uploaded)});
+  }
+  absl::MutexLock lock(&mu_);
+  uploads_over_ = true;
+}
+
+bool AssemblerCore::AwaitFreeSlot(size_t* slot) {
+  absl::MutexLock lock(&mu_);
+  mu_.Await(absl::Condition(this, &AssemblerCore::CanUpload));
+  if (closing_ || !failure_.ok()) return false;
+  *slot = free_.front();
+  return true;
+}
+
+absl::StatusOr<std::optional<Batch>> AssemblerCore::NextOfSource() {
+  while (true) {
+    absl::StatusOr<std::optional<Batch>> batch = source_.next(kPoll);
+    if (closing()) return absl::CancelledError("the assembler is closed");
+    if (batch.ok() || !absl::IsDeadlineExceeded(batch.status())) return batch;
+  }
+}
+
+absl::StatusOr<DeviceBatch> AssemblerCore::Upload(size_t slot, Batch batch) {
+  const absl::StatusOr<absl::Span<const uint8_t>> bytes = BytesOf(batch);
+  bool in_place = false;
+  DeviceBatch result = Describe(slot, batch);
+  Program program;
+  absl::Status status = bytes.status();
+  if (status.ok()) {
+    const Expansion::Places places = {result.tensors_, slots_[slot].memory + slot_bytes_ - expansion_.max_bytes(),
+                                      static_cast<const double*>(shared_.get()), WordsOnDevice(result.words_)};
+    std::vector<DeviceTensor> made;
+    status = expansion_.Plan(batch, places, &made, &program);
+    for (DeviceTensor& tensor : made) {
+      result.expanded_bytes_ += tensor.bytes;
+      result.tensors_.push_back(std::move(tensor));
+    }
+  }
+  if (status.ok()) status = EnqueueCopy(slot, batch, *bytes, &in_place);
+  if (status.ok()) status = EnqueueExpansion(result, program);
+  if (status.ok() && !in_place) status = batch.Check();
+  if (!status.ok()) {
+    copy_queue_.Reset();  // returns when nothing reads the batch any more
+    return Annotate(status, absl::StrCat("batch ", batch.epoch(), ":", batch.step()));
+  }
+  result.uploaded_bytes_ = bytes->size();
+  absl::MutexLock lock(&mu_);
+  if (in_place || program.count > 0) {
+    std::optional<Batch> read = in_place ? std::optional<Batch>(std::move(batch)) : std::nullopt;
+    pending_.push_back({std::move(read), slot, result.words_, result.epoch_, result.step_});
+    ++looking_at_;
+  }
+  ++report_.batches;
+  report_.uploaded_bytes += result.uploaded_bytes_;
+  report_.expanded_bytes += result.expanded_bytes_;
+  report_.registered_bytes = staging_->registered_bytes();
+  report_.pinned_bytes = staging_->pinned_bytes();
+  staging_notice_ = staging_->notice();
+  return result;
+}
+
+// What is uploaded: all after the extent's header, up to the last tensor's end.
+absl::StatusOr<absl::Span<const uint8_t>> AssemblerCore::BytesOf(const Batch& batch) const {
+  const uint8_t* const begin = batch.data()->extent() + tensor::kExtentHeaderBytes;
+  const uint8_t* end = begin;
+  for (const RawTensor& tensor : batch.tensors()) {
+    if (!tensor.bytes.empty()) end = std::max(end, tensor.bytes.data() + tensor.bytes.size());
+  }
+  const absl::Span<const uint8_t> bytes(begin, static_cast<size_t>(end - begin));
+  const uint64_t room = slot_bytes_ - expansion_.max_bytes();
+  if (bytes.size() <= room) return bytes;
+  return absl::ResourceExhaustedError(absl::StrCat("it has ", FormatSize(bytes.size()), ", over the ", FormatSize(room),
+                                                   " that the stream announced for its largest"));
+}
+
+DeviceBatch AssemblerCore::Describe(size_t slot, const Batch& batch) {
+  DeviceBatch result;
+  result.slot_ = slot;
+  result.words_ = next_words_++ % WordSets();
+  result.epoch_ = batch.epoch();
+  result.step_ = batch.step();
+  result.samples_ = batch.samples();
+  const uint8_t* const begin = batch.data()->extent() + tensor::kExtentHeaderBytes;
+  for (const RawTensor& tensor : batch.tensors()) {
+    result.tensors_.push_back({std::string(tensor.name),
+                               tensor.dtype,
+                               {tensor.shape.begin(), tensor.shape.end()},
+                               slots_[slot].memory + (tensor.bytes.data() - begin),
+                               tensor.bytes.size()});
+  }
+  return result;
+}
+
+absl::Status AssemblerCore::EnqueueCopy(size_t slot, const Batch& batch, absl::Span<const uint8_t> bytes,
+                                        bool* in_place) {
+  const Queue queue = copy_queue_.get();
+  STOKER_RETURN_IF_ERROR(runtime_->QueueWait(queue, slots_[slot].released.get()));
+  STOKER_ASSIGN_OR_RETURN(*in_place,
+                          staging_->Upload(queue, *batch.data(), bytes, slots_[slot].memory, kDeviceDeadline));
+  return runtime_->Record(slots_[slot].copied.get(), queue);
+}
+
+absl::Status AssemblerCore::EnqueueExpansion(const DeviceBatch& batch, const Program& program) {
+  const Slot& slot = slots_[batch.slot_];
+  if (program.count == 0) return runtime_->Record(slot.ready.get(), copy_queue_.get());
+  const Queue queue = expand_queue_.get();
+  STOKER_RETURN_IF_ERROR(runtime_->QueueWait(queue, slot.copied.get()));
+  STOKER_RETURN_IF_ERROR(runtime_->Launch(queue, program));
+  STOKER_RETURN_IF_ERROR(runtime_->CopyToHost(queue, WordsOnHost(batch.words_), WordsOnDevice(batch.words_),
+                                              Expansion::kErrorWords * sizeof(uint32_t)));
+  return runtime_->Record(slot.ready.get(), queue);
+}
+
+uint32_t* AssemblerCore::WordsOnDevice(size_t words) const {
+  auto* const first = reinterpret_cast<uint32_t*>(static_cast<double*>(shared_.get()) + expansion_.constants().size());
+  return first + words * Expansion::kErrorWords;
+}
+
+uint32_t* AssemblerCore::WordsOnHost(size_t words) const {
+  return static_cast<uint32_t*>(host_words_.get()) + words * Expansion::kErrorWords;
+}
+
+void AssemblerCore::Put(Item item) {
+  absl::MutexLock lock(&mu_);
+  items_.push_back(std::move(item));
+}
+
+// ---- The releaser.
+
+void AssemblerCore::RunReleaser() {
+  while (true) {
+    Pending pending;
+    {
+      absl::MutexLock lock(&mu_);
+      mu_.Await(absl::Condition(this, &AssemblerCore::HasPending));
+      if (pending_.empty()) return;
+      pending = std::move(pending_.front());
+      pending_.pop_front();
+    }
+    if (absl::Status status = Look(pending); !status.ok()) {
+      Fail(Annotate(status, absl::StrCat("batch ", pending.epoch, ":", pending.step)));
+    }
+    // Not known to be copied: to be kept until the queue is drained.
+    if (pending.batch.has_value()) kept_.push_back(*std::move(pending.batch));
+    absl::MutexLock lock(&mu_);
+    --looking_at_;
+  }
+}
+
+// If the slot has been used again meanwhile, this waits for the later use too, which comes by itself.
+absl::Status AssemblerCore::Look(Pending& pending) {
+  if (pending.batch.has_value()) {
+    STOKER_RETURN_IF_ERROR(runtime_->Wait(slots_[pending.slot].copied.get(), kDeviceDeadline));
+    // What was copied was the batch only if the memory holds it still.
+    STOKER_RETURN_IF_ERROR(pending.batch->Check());
+    pending.batch.reset();
+  }
+  if (expansion_.empty()) return absl::OkStatus();
+  STOKER_RETURN_IF_ERROR(runtime_->Wait(slots_[pending.slot].ready.get(), kDeviceDeadline));
+  return expansion_.CheckErrors(WordsOnHost(pending.words));
+}
+
+absl::Status AssemblerCore::WaitFor(const DeviceBatch& batch, absl::Duration timeout) const {
+  STOKER_RETURN_IF_ERROR(runtime_->Wait(slots_[batch.slot_].ready.get(), timeout));
+  return expansion_.empty() ? absl::OkStatus() : expansion_.CheckErrors(WordsOnHost(batch.words_));
+}
+
+void AssemblerCore::Fail(const absl::Status& status) {
+  absl::MutexLock lock(&mu_);
+  failure_.Update(status);
+}
+
+// ---- The consumer.
+
+absl::StatusOr<std::optional<DeviceBatch>> AssemblerCore::Next(Queue consumer, absl::Duration timeout) {
+  Item item;
+  {
+    absl::MutexLock lock(&mu_);
+    if (!mu_.AwaitWithTimeout(absl::Condition(this, &AssemblerCore::HasItem), timeout)) {
+      return absl::DeadlineExceededError("the next batch is not on the device yet");
+    }
+    if (!failure_.ok()) return failure_;
+    if (closing_) return absl::CancelledError("the assembler is closed");
+    item = std::move(items_.front());
+    items_.pop_front();
+    if (!item.status.ok()) {
+      failure_ = item.status;
+      return failure_;
+    }
+    if (!item.batch.has_value()) {
+      position_.set_epoch(position_.epoch() + 1);
+      position_.set_step(0);
+      return std::optional<DeviceBatch>();
+    }
+  }
+  DeviceBatch& batch = *item.batch;
+  if (absl::Status status = runtime_->QueueWait(consumer, slots_[batch.slot_].ready.get()); !status.ok()) {
+    Fail(status);
+    return status;
+  }
+  batch.use_ = std::make_shared<SlotUse>(shared_from_this(), batch.slot_, consumer);
+  absl::MutexLock lock(&mu_);
+  position_.set_epoch(batch.epoch());
+  position_.set_step(batch.step() + 1);
+  return std::optional<DeviceBatch>(std::move(batch));
+}
+
+void AssemblerCore::Return(size_t slot, Queue consumer) {
+  if (absl::Status status = runtime_->Record(slots_[slot].released.get(), consumer); !status.ok()) {
+    // Without an event, there is only waiting: the memory must not change before the consumer is done.
+    status.Update(runtime_->Drain(consumer));
+    Fail(Annotate(status, "a batch that was given back"));
+  }
+  absl::MutexLock lock(&mu_);
+  free_.push_back(slot);
+}
+
+v1::Position AssemblerCore::position() const {
+  absl::MutexLock lock(&mu_);
+  return position_;
+}
+
+AssemblerReport AssemblerCore::report() const {
+  absl::MutexLock lock(&mu_);
+  AssemblerReport report = report_;
+  if (!staging_notice_.empty()) absl::StrAppend(&report.notice, report.notice.empty() ? "" : "; ", staging_notice_);
+  return report;
+}
+
+}  // namespace stoker::gpu

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+// A device runtime without a device: each queue is a thread of this process that does its operations in order, and
+// device memory is ordinary memory. For training on the CPU through the same interface, and for tests: it does what a
+// device may do, slowly, in another order than the caller's, and not at all.
+//
+//   std::unique_ptr<HostRuntime> runtime = HostRuntime::Create();
+//   std::unique_ptr<HostRuntime> worse = HostRuntime::Create({.seed = 7, .max_delay = absl::Milliseconds(1)});
+//
+// Beyond the contract of DeviceRuntime, which it keeps to the letter: host memory that is not pinned is refused, and
+// with AddressSanitizer every use of memory that was given back is found.
+#pragma once
+
+#include <atomic>
+#include <map>
+#include <memory>
+#include <set>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
+#include "client/gpu/device_runtime.h"
+
+namespace stoker::gpu {
+
+// What goes wrong. All by number or by seed, so that it goes wrong again.
+struct HostFaults {
+  static constexpr int64_t kNever = -1;
+
+  uint64_t seed = 0;
+  // Before about half of all operations a queue waits up to this long, so that queues overtake each other.
+  absl::Duration max_delay = absl::ZeroDuration();
+  uint64_t memory_bytes = uint64_t{1} << 40;  // of the device
+  // The call of this number, from 0, of those that return a status, fails and does nothing.
+  int64_t fail_call = kNever;
+  // The operation of this number, from 0 in order of execution, fails; nothing is done any more, every call is an
+  // error.
+  int64_t fail_operation = kNever;
+};
+
+class HostRuntime final : public DeviceRuntime {
+ public:
+  // What is there now; all zero when everything was given back.
+  struct Live {
+    uint64_t device_bytes, pinned, registered, queues, events, imports;
+    bool operator==(const Live&) const = default;
+  };
+
+  static std::unique_ptr<HostRuntime> Create(const HostFaults& faults = {});
+  ~HostRuntime() override;  // REQUIRES: everything was given back
+
+  const DeviceInfo& info() const override { return info_; }
+  absl::StatusOr<void*> Allocate(uint64_t bytes) override;
+  void Free(void* device) override;
+  absl::StatusOr<void*> AllocateHost(uint64_t bytes) override;
+  void FreeHost(void* host) override;
+  absl::Status RegisterHost(absl::Span<const uint8_t> memory) override;
+  void UnregisterHost(const void* memory) override;
+  absl::StatusOr<Queue> CreateQueue() override;
+  void DestroyQueue(Queue queue) override;
+  absl::Status Drain(Queue queue) override;
+  absl::Status CopyToDevice(Queue queue, void* to, const void* from, uint64_t bytes) override;
+  absl::Status CopyToHost(Queue queue, void* to, const void* from, uint64_t bytes) override;
+  absl::Status Launch(Queue queue, const Program& program) override;
+  absl::StatusOr<Event> CreateEvent() override;
+  void DestroyEvent(Event event) override;
+  absl::Status Record(Event event, Queue queue) override;
+  absl::StatusOr<bool> Query(Event event) override;
+  absl::Status Wait(Event event, absl::Duration timeout) override;
+  absl::Status QueueWait(Queue queue, Event event) override;
+  absl::StatusOr<ExportedMemory> Export(void* device, uint64_t bytes) override;
+  absl::StatusOr<void*> Import(const ExportedMemory& memory) override;
+  void CloseImport(void* device) override;
+
+  Live live() const;
+  int64_t calls() const { return calls_.load(); }            // that returned a status
+  int64_t operations() const { return operations_.load(); }  // that were done
+
+ private:
+  class HostQueue;
+  struct HostEvent;
+
+  explicit HostRuntime(const HostFaults& faults);
+
+  // The next call's fault, or the failure of an operation, which stays. `call` and `bytes` are for the message.
+  absl::Status Enter(absl::string_view call, uint64_t bytes);
+  // Whether the next operation is to be done; called by the queues' threads.
+  bool BeginOperation();
+  absl::Duration Delay();
+  absl::Status Copy(absl::string_view call, Queue queue, void* to, const void* from, const void* host, uint64_t bytes);
+  bool IsPinned(const void* host, uint64_t bytes) const;
+
+  const HostFaults faults_;
+  const DeviceInfo info_;
+  std::atomic<int64_t> calls_ = 0;
+  std::atomic<int64_t> operations_ = 0;
+  std::atomic<uint64_t> random_;
+  std::atomic<bool> failed_ = false;
+
+  mutable absl::Mutex mu_;
+  std::map<const void*, uint64_t> device_ ABSL_GUARDED_BY(mu_);     // bytes by address
+  std::map<const uint8_t*, uint64_t> pinned_ ABSL_GUARDED_BY(mu_);  // allocated here
+  std::map<const uint8_t*, uint64_t> registered_ ABSL_GUARDED_BY(mu_);
+  std::multiset<void*> imports_ ABSL_GUARDED_BY(mu_);
+  uint64_t device_bytes_ ABSL_GUARDED_BY(mu_) = 0;
+  std::atomic<uint64_t> queues_ = 0;
+  std::atomic<uint64_t> events_ = 0;
+};
+
+}  // namespace stoker::gpu
