@@ -77,8 +77,12 @@ class OfThisProcess {
   pid_t pid_;
 };
 
-// Calls of this process that may be inside gRPC now: with any, a child of fork cannot use it.
+// Calls that wait without the GIL, or do on threads of their own.
 extern std::atomic<int> calls_in_flight;
+// The interpreter ends: calls that wait give up. A thread must not wait for the GIL of an interpreter that is gone.
+extern std::atomic<bool> ending;
+inline absl::Status Ending() { return absl::CancelledError("the interpreter ends"); }
+
 class InFlight {
  public:
   InFlight() { ++calls_in_flight; }
@@ -103,18 +107,20 @@ T Interruptible(std::function<T()> work, const std::function<void()>& cancel = n
   std::thread([state] {
     const InFlight call;
     state->result.emplace(state->work());
-    state->work = nullptr;
+    state->work = nullptr;  // and with it clients
     state->done.Notify();
   }).detach();
   while (true) {
     bool done;
     {
+      const InFlight call;  // until the GIL is held again
       const nb::gil_scoped_release release;
       done = state->done.WaitForNotificationWithTimeout(kSlice);
     }
     try {
       if (poll != nullptr) poll();
       if (done) return *std::move(state->result);
+      if (ending) throw StatusError(Ending());
       if (PyErr_CheckSignals() != 0) throw nb::python_error();
     } catch (...) {
       if (cancel != nullptr) cancel();

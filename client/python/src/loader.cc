@@ -39,12 +39,13 @@ nb::object PyLoader::Next(double timeout) {
   while (true) {
     absl::StatusOr<std::optional<stoker::Batch>> next;
     {
+      const InFlight call;  // until the GIL is held again
       const nb::gil_scoped_release release;
-      const InFlight call;
       next = loader.Next(timeout > 0 ? std::min(kSlice, deadline - absl::Now()) : kSlice);
     }
     if (next.ok()) return next->has_value() ? nb::cast(PyBatch(**std::move(next))) : nb::none();
     if (!absl::IsDeadlineExceeded(next.status()) || absl::Now() >= deadline) throw StatusError(next.status());
+    if (ending) throw StatusError(Ending());
     if (PyErr_CheckSignals() != 0) throw nb::python_error();
   }
 }
@@ -54,8 +55,8 @@ void PyLoader::Move(const std::function<absl::Status(Loader&)>& how) {
   const Busy busy(*busy_);
   absl::Status status;
   {
-    const nb::gil_scoped_release release;
     const InFlight call;
+    const nb::gil_scoped_release release;
     status = how(loader);
   }
   Check(status);
@@ -71,6 +72,7 @@ bool PyLoader::Pause() {
 
 void PyLoader::Close() {
   Loader& loader = get();
+  const InFlight call;
   const nb::gil_scoped_release release;
   loader.Close();
 }

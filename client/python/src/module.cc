@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <google/protobuf/util/json_util.h>
 #include <grpc/grpc.h>
-#include <stdlib.h>
 
 #include "absl/strings/str_cat.h"
 #include "client/python/src/bindings.h"
 #include "shared/base/version.h"
-#include "stoker/loader.h"
 
 namespace stoker::python {
 
 std::atomic<int> calls_in_flight = 0;
+std::atomic<bool> ending = false;
 
 nb::str Text(absl::string_view text) {
   return nb::steal<nb::str>(PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace"));
@@ -50,16 +49,6 @@ void Translate(const std::exception_ptr& pointer, void*) {
   }
 }
 
-// gRPC lives through fork only when it is told so before it starts. Other users of gRPC in this process have copies of
-// their own and are not told.
-void StartGrpc() {
-  constexpr char kVariable[] = "GRPC_ENABLE_FORK_SUPPORT";
-  const char* before = ::getenv(kVariable);
-  if (before == nullptr) ::setenv(kVariable, "1", 0);
-  grpc_init();  // and never shut down: sessions may end at any time
-  if (before == nullptr) ::unsetenv(kVariable);
-}
-
 }  // namespace
 }  // namespace stoker::python
 
@@ -68,9 +57,9 @@ NB_MODULE(_stoker, module) {
   nanobind::register_exception_translator(python::Translate);
   nanobind::set_leak_warnings(false);  // what is alive at exit is the user's, and was told to close
   module.attr("version") = stoker::kVersion;
-  module.def("start_grpc", python::StartGrpc);
   module.def("calls_in_flight", [] { return python::calls_in_flight.load(); });
-  module.def("open_sessions", stoker::Loader::OpenSessions);
+  module.def("grpc_running", [] { return grpc_is_initialized() != 0; });
+  module.def("end_calls", [] { python::ending = true; });
   python::BindBatch(module);
   python::BindLoader(module);
   python::BindClient(module);

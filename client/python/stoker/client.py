@@ -31,14 +31,19 @@ class Client:
         self._connect()
 
     def _connect(self) -> _stoker.Client:
-        _process.start_grpc()
-        self._native = _stoker.connect(self._asked, self._timeout)
+        _process.check_usable()
+        self._native: _stoker.Client | None = _stoker.connect(self._asked, self._timeout)
         self._pid = os.getpid()
         self._asked = self._native.address  # of this daemon from now on
+        _process.clients.add(self)
         return self._native
 
     def _handle(self) -> _stoker.Client:
-        return self._native if self._pid == os.getpid() else self._connect()
+        native = self._native
+        return native if native is not None and self._pid == os.getpid() else self._connect()
+
+    def _disconnect(self) -> None:
+        self._native = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _connect, (self._asked, self._timeout)

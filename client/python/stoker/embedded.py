@@ -20,7 +20,7 @@ class Embedded:
         self._native = native
         self._pid = os.getpid()
         self._client: Client | None = None
-        _process.remember_daemon(self)
+        _process.daemons.add(self)
 
     @property
     def address(self) -> str:
@@ -45,9 +45,20 @@ class Embedded:
         return self._client
 
     def close(self) -> None:
-        """Ends it and removes its files. May be called twice; does nothing in a child of fork."""
-        if self._pid == os.getpid():
-            self._native.stop()
+        """Ends it and removes its files, and closes the loaders of this process that read from it.
+
+        May be called twice; does nothing in a child of fork.
+        """
+        if self._pid != os.getpid():
+            return
+        # A daemon that ends waits for connections to go, and an idle one would not notice.
+        for loader in list(_process.loaders):
+            if loader._client.address == self.address:
+                loader.close()
+        for client in list(_process.clients):
+            if client.address == self.address:
+                client._disconnect()
+        self._native.stop()
 
     def __enter__(self) -> Embedded:
         return self
@@ -96,7 +107,7 @@ def embedded(
         NotFound: there is no such program.
         Unavailable: it exited or does not serve, with the end of what it said.
     """
-    _process.start_grpc()
+    _process.check_usable()
     return Embedded(
         _stoker.start_embedded(
             os.fspath(program) if program is not None else find_stokerd(),

@@ -151,6 +151,7 @@ class Loader(Generic[T]):
     def _begin(self, position: tuple[int, int]) -> None:
         self._start = position  # where a session is opened, if there is none
         self._native: _stoker.Loader | None = None
+        self._last_state: dict[str, Any] | None = None  # of a closed loader
         self._pid = os.getpid()
         self._closed = False
         self._resume = position[1] > 0  # the next iterator goes on inside an epoch
@@ -170,7 +171,7 @@ class Loader(Generic[T]):
             self._reconnect_timeout,
         )
         self._pid = os.getpid()
-        _process.remember_loader(self)
+        _process.loaders.add(self)
         return self._native
 
     def _handle(self) -> _stoker.Loader:
@@ -180,10 +181,16 @@ class Loader(Generic[T]):
             return self._open()
         return self._native
 
-    def _before_fork(self) -> None:
-        if self._native is not None and self._pid == os.getpid():
-            self._native.pause()
-            self._start = self._native.position
+    def _give_up(self) -> bool:
+        """Ends the session and the connection unless a batch of it is held; the next batch opens another."""
+        native = self._native
+        if native is None or self._pid != os.getpid():
+            return True
+        self._start = native.position
+        if not native.pause():
+            return False
+        self._native = None
+        return True
 
     # ---- iteration ----
 
@@ -234,8 +241,9 @@ class Loader(Generic[T]):
     def state_dict(self) -> dict[str, Any]:
         """Where the loader is, as numbers and short texts (JSON, less than 1 KB): counts what was yielded, not what was
         prefetched. Takes microseconds."""
-        native = self._native if self._native is not None and self._pid == os.getpid() else self._handle()
-        state: dict[str, Any] = json.loads(native.save_state())
+        if self._last_state is not None:
+            return dict(self._last_state)
+        state: dict[str, Any] = json.loads(self._handle().save_state())
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -305,9 +313,13 @@ class Loader(Generic[T]):
 
     def close(self) -> None:
         """Ends the session. Batches that are held stay readable. May be called twice."""
+        native = self._native
+        if native is not None and self._pid == os.getpid():
+            self._start = native.position
+            self._last_state = json.loads(native.save_state())
+            native.close()
+        self._native = None
         self._closed = True
-        if self._native is not None and self._pid == os.getpid():
-            self._native.close()
 
     def __enter__(self) -> Loader[T]:
         return self
@@ -318,7 +330,7 @@ class Loader(Generic[T]):
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
         state["_start"] = self.position
-        for name in ("_native", "_pid", "_closed", "_resume", "_iterators", "_iterating", "_epoch_asked"):
+        for name in ("_native", "_last_state", "_pid", "_closed", "_resume", "_iterators", "_iterating", "_epoch_asked"):
             del state[name]
         return state
 
