@@ -15,6 +15,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "server/arena/capacity.h"
+#include "server/batch/recipe.h"
 #include "server/log.h"
 #include "shared/base/posix.h"
 #include "shared/base/size.h"
@@ -333,18 +334,32 @@ absl::StatusOr<Engine::Request> Daemon::FindDataset(const v1::SessionRequest::Op
         absl::StrCat("open: data set ", request.dataset(), " is store ", entry->dataset.store(), " now, not ",
                      request.store(), ": its content or options have changed since the state was saved"));
   }
-  return Engine::Request{request, entry->store_dir, nullptr};
+  Engine::Request result;
+  result.open = request;
+  result.store_dir = entry->store_dir;
+  return result;
+}
+
+// The batches of a session, shared with other sessions of its stream. Not on the loop: stores are opened and plans
+// made.
+absl::Status Daemon::PrepareBatches(Engine::Request* request) {
+  STOKER_ASSIGN_OR_RETURN(std::shared_ptr<const batch::BatchMaker> maker,
+                          batch::BatchMaker::Create(request->store_dir, request->open.recipe()));
+  STOKER_ASSIGN_OR_RETURN(const v1::Plan plan, plan::CompletePlan(request->open.plan()));
+  request->recipe_digest = batch::Digest(maker->recipe());
+  request->plan_digest = batch::Digest(plan);
+  request->key = absl::StrCat(maker->manifest().id(), "/", request->recipe_digest, "/", request->plan_digest);
+  request->batches = loop_.Call([&] { return engine_->FindBatches(request->key); });
+  if (request->batches != nullptr) return absl::OkStatus();
+  STOKER_ASSIGN_OR_RETURN(request->batches,
+                          batch::PlannedBatches::Create(std::move(maker), plan, request->open.position().epoch()));
+  return absl::OkStatus();
 }
 
 void Daemon::OpenSession(std::shared_ptr<rpc::SessionPeer> peer, const v1::SessionRequest::Open& open) {
   absl::StatusOr<Engine::Request> request = loop_.Call([&] { return FindDataset(open); });
   if (request.ok()) {
-    auto maker = batch::BatchMaker::Create(request->store_dir, open.recipe(), open.plan());
-    if (maker.ok()) {
-      request->maker = *std::move(maker);
-    } else {
-      request = maker.status();
-    }
+    if (const absl::Status status = PrepareBatches(&*request); !status.ok()) request = status;
   }
   loop_.Post([this, peer = std::move(peer), request = std::move(request)] {
     if (request.ok()) {

@@ -72,6 +72,7 @@ class Daemon : private rpc::Core {
 
   // On the loop.
   absl::StatusOr<Engine::Request> FindDataset(const v1::SessionRequest::Open& request);
+  absl::Status PrepareBatches(Engine::Request* request);
   void PutDataset(const ingest::IngestResult& result);
   absl::StatusOr<bool> Drop(const std::string& name);
   void RemoveOutdatedStores();

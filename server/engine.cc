@@ -7,7 +7,6 @@
 #include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "server/batch/recipe.h"
 #include "server/log.h"
 #include "shared/segment/header.h"
 
@@ -56,39 +55,34 @@ void Engine::Start() {
 
 void Engine::OpenSession(std::shared_ptr<rpc::SessionPeer> peer, const Request& request) {
   const v1::SessionRequest::Open& open = request.open;
-  const batch::BatchMaker& maker = *request.maker;
-  const std::string& store = maker.manifest().id();
-  const std::string recipe_digest = batch::Digest(maker.recipe());
-  const std::string plan_digest = batch::Digest(maker.plan().proto());
-  const absl::Time now = absl::Now();
+  const batch::BatchMaker& maker = request.batches->maker();
   const absl::StatusOr<schedule::SessionId> id =
-      scheduler_.OpenSession({.key = absl::StrCat(store, "/", recipe_digest, "/", plan_digest),
+      scheduler_.OpenSession({.key = request.key,
                               .dataset = open.dataset(),
-                              .store = store,
+                              .store = maker.manifest().id(),
                               .recipe = maker.recipe(),
-                              .plan = maker.plan().proto(),
-                              .source = request.maker},
+                              .plan = request.batches->plan().proto(),
+                              .source = request.batches},
                              {.position = {open.position().epoch(), open.position().step()},
                               .end_epoch = open.end_epoch(),
                               .pid = open.pid(),
                               .host = open.host()},
-                             now);
+                             absl::Now());
   if (!id.ok()) {
     peer->End(id.status());
     return;
   }
   const schedule::StreamId stream = scheduler_.StreamOf(*id);
-  if (v1::ToWorker::OpenStream& message = streams_[stream]; message.stream() == 0) {
-    message.set_stream(stream);
-    message.set_store_dir(request.store_dir);
-    *message.mutable_recipe() = maker.recipe();
-    *message.mutable_plan() = maker.plan().proto();
+  if (Stream& record = streams_[stream]; record.batches == nullptr) {
+    record.key = request.key;
+    record.batches = request.batches;
+    record.open.set_stream(stream);
+    record.open.set_store_dir(request.store_dir);
+    *record.open.mutable_recipe() = maker.recipe();
   }
   const uint64_t token = absl::Uniform<uint64_t>(absl::BitGen());
   v1::SessionReply reply;
   FillOpened(*id, request, token, reply.mutable_opened());
-  reply.mutable_opened()->set_recipe_digest(recipe_digest);
-  reply.mutable_opened()->set_plan_digest(plan_digest);
   peer->Send(std::move(reply));
   log::Info("session opened", {{"session", *id}, {"dataset", open.dataset()}, {"stream", stream}, {"pid", open.pid()}});
   ids_[peer.get()] = *id;
@@ -98,23 +92,33 @@ void Engine::OpenSession(std::shared_ptr<rpc::SessionPeer> peer, const Request& 
   AdvanceSession(clients_.at(*id).peer.get(), first);
 }
 
+std::shared_ptr<const batch::PlannedBatches> Engine::FindBatches(const std::string& key) const {
+  for (const auto& [id, stream] : streams_) {
+    if (stream.key == key) return stream.batches;
+  }
+  return nullptr;
+}
+
 void Engine::FillOpened(schedule::SessionId id, const Request& request, uint64_t token,
                         v1::SessionReply::Opened* opened) const {
-  const batch::BatchMaker& maker = *request.maker;
-  const v1::StoreManifest& manifest = maker.manifest();
+  const batch::PlannedBatches& batches = *request.batches;
+  const v1::StoreManifest& manifest = batches.maker().manifest();
   opened->set_session(id);
   opened->set_stream(scheduler_.StreamOf(id));
   opened->set_instance_id(options_.instance_id);
   opened->set_store(manifest.id());
   opened->set_samples(manifest.samples());
-  opened->set_steps_per_epoch(maker.steps_per_epoch());
+  opened->set_steps_per_epoch(batches.Steps(request.open.position().epoch()));
   opened->set_lease_limit(options_.lease_limit);
-  opened->set_batch_bytes(maker.full_batch_bytes());
+  opened->set_batch_bytes(batches.full_batch_bytes());
+  opened->set_oversize_samples(batches.oversize_samples());
+  opened->set_recipe_digest(request.recipe_digest);
+  opened->set_plan_digest(request.plan_digest);
   opened->set_kind(manifest.kind());
   opened->set_fetch_token(token);
   *opened->mutable_classes() = manifest.classes();
-  const auto tensors = maker.TensorsFor(maker.plan().batch_size());
-  if (!tensors.ok()) return;  // BatchMaker::Create has laid them out already
+  const auto tensors = batches.Schema();
+  if (!tensors.ok()) return;  // PlannedBatches::Create has laid them out already
   for (const tensor::TensorSpec& tensor : *tensors) {
     v1::SessionReply::TensorSchema* const schema = opened->add_schema();
     schema->set_name(tensor.name);
@@ -241,17 +245,14 @@ std::optional<workers::Task> Engine::NextTask() {
   v1::ToWorker::MakePart* const make = task.message.mutable_make_part();
   make->set_part(part->id);
   make->set_stream(part->stream);
-  make->set_epoch(part->at.epoch);
-  make->set_step(part->at.step);
-  make->set_first_sample(part->first);
-  make->set_sample_count(part->count);
+  streams_.at(part->stream).batches->DescribePart(*part, make);
   make->set_segment(part->extent.segment);
   make->set_extent_offset_bytes(part->extent.offset);
   make->set_extent_size_bytes(part->extent.size);
   return task;
 }
 
-v1::ToWorker::OpenStream Engine::OpenStream(uint64_t stream) { return streams_.at(stream); }
+v1::ToWorker::OpenStream Engine::OpenStream(uint64_t stream) { return streams_.at(stream).open; }
 
 void Engine::Done(uint64_t task, const absl::Status& status) { scheduler_.PartDone(task, status, absl::Now()); }
 

@@ -11,7 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "server/arena/arena.h"
-#include "server/batch/batch_maker.h"
+#include "server/batch/planned_batches.h"
 #include "server/loop/event_loop.h"
 #include "server/rpc/core.h"
 #include "server/schedule/scheduler.h"
@@ -39,12 +39,17 @@ class Engine : private schedule::Actions, private schedule::ExtentPool, private 
   // Ends all sessions with `reason`; new ones get it as well.
   void Drain(const absl::Status& reason) { scheduler_.Drain(reason); }
 
-  // What a session is to read: opened outside the loop, for that may take a while.
+  // What a session is to read: prepared outside the loop, for that may take a while.
   struct Request {
     v1::SessionRequest::Open open;
     std::string store_dir;
-    std::shared_ptr<batch::BatchMaker> maker;
+    std::string recipe_digest;
+    std::string plan_digest;
+    std::string key;  // of the stream
+    std::shared_ptr<const batch::PlannedBatches> batches;
   };
+  // The batches of the stream with this key, if there is one.
+  std::shared_ptr<const batch::PlannedBatches> FindBatches(const std::string& key) const;
   void OpenSession(std::shared_ptr<rpc::SessionPeer> peer, const Request& request);
   void AdvanceSession(rpc::SessionPeer* peer, const v1::SessionRequest::Advance& request);
   void CloseSession(rpc::SessionPeer* peer);
@@ -103,7 +108,12 @@ class Engine : private schedule::Actions, private schedule::ExtentPool, private 
   loop::EventLoop::TimerId segment_check_ = 0;
   absl::flat_hash_map<schedule::SessionId, Client> clients_;
   absl::flat_hash_map<rpc::SessionPeer*, schedule::SessionId> ids_;
-  absl::flat_hash_map<schedule::StreamId, v1::ToWorker::OpenStream> streams_;
+  struct Stream {
+    std::string key;
+    v1::ToWorker::OpenStream open;
+    std::shared_ptr<const batch::PlannedBatches> batches;
+  };
+  absl::flat_hash_map<schedule::StreamId, Stream> streams_;
 };
 
 }  // namespace stoker

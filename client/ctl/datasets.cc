@@ -3,6 +3,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
 #include "absl/time/time.h"
 #include "client/ctl/command.h"
@@ -20,6 +21,22 @@ std::string Lengths(const v1::TimeSeriesInfo& info) {
                                                 : absl::StrCat(info.length_min(), "-", info.length_max());
 }
 
+// Of crystals the medians.
+std::string ASample(const v1::StoreManifest& manifest) {
+  if (manifest.kind() != v1::CRYSTALS) {
+    const v1::TimeSeriesInfo& series = manifest.time_series();
+    return absl::StrCat(series.channels_size(), " x ", Lengths(series));
+  }
+  const v1::CrystalInfo& crystals = manifest.crystals();
+  return absl::StrFormat("%g atoms, %g edges, %g triplets", crystals.atoms_each().median(),
+                         crystals.edges_each().median(), crystals.triplets_each().median());
+}
+
+std::string Targets(const v1::StoreManifest& manifest) {
+  if (manifest.classes_size() > 0) return absl::StrCat(manifest.classes_size(), " classes");
+  return manifest.target() == v1::IngestOptions::TARGET_VALUE ? absl::StrCat(manifest.target_width(), " values") : "";
+}
+
 ExitCode RunDatasets(const Context& context) {
   const absl::StatusOr<Client> client = context.Connect();
   if (!client.ok()) return Fail(context.output, "datasets", client.status());
@@ -31,12 +48,10 @@ ExitCode RunDatasets(const Context& context) {
     PrintJson(context.output, reply);
     return kDone;
   }
-  Table table({"name", "kind", "samples", "channels", "length", "classes", "size", "ingested"});
+  Table table({"name", "kind", "samples", "a sample", "targets", "size", "ingested"});
   for (const v1::DatasetInfo& dataset : *datasets) {
-    const v1::TimeSeriesInfo& series = dataset.manifest().time_series();
-    table.Add({dataset.name(), KindName(dataset.kind()), FormatCount(dataset.samples()),
-               absl::StrCat(series.channels_size()), Lengths(series), absl::StrCat(dataset.manifest().classes_size()),
-               FormatSize(dataset.bytes()),
+    table.Add({dataset.name(), KindName(dataset.kind()), FormatCount(dataset.samples()), ASample(dataset.manifest()),
+               Targets(dataset.manifest()), FormatSize(dataset.bytes()),
                absl::FormatTime("%Y-%m-%d %H:%M", absl::FromUnixSeconds(dataset.ingested_unix_seconds()),
                                 absl::LocalTimeZone())});
   }

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "client/ctl/command.h"
 #include "shared/base/size.h"
@@ -14,8 +18,12 @@ namespace {
 
 using Options = v1::IngestOptions;
 
+using Crystal = v1::IngestOptions::Crystal;
+
 const std::map<std::string, v1::SourceFormat> kFormats = {
-    {"auto", v1::FORMAT_AUTO}, {"ts", v1::TS}, {"ucr", v1::UCR}, {"npy", v1::NPY}, {"csv", v1::CSV}};
+    {"auto", v1::FORMAT_AUTO},  {"ts", v1::TS},         {"ucr", v1::UCR},         {"npy", v1::NPY},
+    {"csv", v1::CSV},           {"jarvis", v1::JARVIS}, {"id-prop", v1::ID_PROP}, {"extxyz", v1::EXTXYZ},
+    {"matbench", v1::MATBENCH}, {"poscar", v1::POSCAR}, {"cif", v1::CIF}};
 const std::map<std::string, Options::ArrayLayout> kLayouts = {{"nct", Options::NCT}, {"ntc", Options::NTC}};
 const std::map<std::string, Options::Missing> kMissing = {
     {"error", Options::MISSING_ERROR}, {"linear", Options::MISSING_LINEAR}, {"zero", Options::MISSING_ZERO}};
@@ -25,6 +33,11 @@ const std::map<std::string, Options::Unequal> kUnequal = {{"error", Options::UNE
                                                           {"pad", Options::UNEQUAL_PAD}};
 const std::map<std::string, Options::Target> kTargets = {
     {"none", Options::TARGET_NONE}, {"class", Options::TARGET_CLASS}, {"value", Options::TARGET_VALUE}};
+
+const std::map<std::string, Crystal::Graph> kGraphs = {
+    {"knn", Crystal::KNN}, {"alignn", Crystal::ALIGNN}, {"radius", Crystal::RADIUS}, {"cgcnn", Crystal::CGCNN}};
+const std::map<std::string, Crystal::OnError> kOnError = {{"fail", Crystal::ON_ERROR_FAIL},
+                                                          {"skip", Crystal::ON_ERROR_SKIP}};
 
 struct IngestArguments {
   std::string name;
@@ -38,13 +51,25 @@ struct IngestArguments {
   std::vector<std::string> channels;
   Options::Missing missing = Options::MISSING_UNSPECIFIED;
   Options::Unequal unequal = Options::UNEQUAL_UNSPECIFIED;
-  Options::Target target = Options::TARGET_UNSPECIFIED;
+  std::vector<std::string> targets;
   std::string time_column;
   std::string label;
   bool label_from_file_name = false;
   std::vector<std::string> exclude;
   std::string working_column;
   double gap_seconds = 0;
+  Crystal::Graph graph = Crystal::GRAPH_UNSPECIFIED;
+  uint32_t k = 0;
+  std::optional<double> tolerance;
+  double cutoff = 0;
+  uint32_t max_neighbors = 0;
+  double triplet_cutoff = 0;
+  bool directed = false;
+  bool primitive = false;
+  std::string id_key;
+  std::vector<std::string> sidecars;  // NAME=FILE
+  std::string atom_features;
+  Crystal::OnError on_error = Crystal::ON_ERROR_UNSPECIFIED;
 };
 
 // The daemon has a working directory of its own.
@@ -52,6 +77,29 @@ std::string Absolute(const std::string& path) {
   std::error_code error;
   const std::filesystem::path absolute = std::filesystem::absolute(path, error);
   return error ? path : absolute.lexically_normal().string();
+}
+
+Crystal ToCrystal(const IngestArguments& arguments) {
+  Crystal crystal;
+  crystal.set_graph(arguments.graph);
+  crystal.set_k(arguments.k);
+  if (arguments.tolerance.has_value()) crystal.set_tolerance(*arguments.tolerance);
+  crystal.set_cutoff(arguments.cutoff);
+  crystal.set_max_neighbors(arguments.max_neighbors);
+  crystal.set_triplet_cutoff(arguments.triplet_cutoff);
+  crystal.set_directed(arguments.directed);
+  crystal.set_primitive(arguments.primitive);
+  crystal.set_id_key(arguments.id_key);
+  crystal.mutable_target()->Assign(arguments.targets.begin(), arguments.targets.end());
+  for (const std::string& named : arguments.sidecars) {
+    const size_t equals = named.find('=');  // checked as it was parsed
+    v1::Sidecar* sidecar = crystal.add_sidecar();
+    sidecar->set_name(named.substr(0, equals));
+    sidecar->set_path(Absolute(named.substr(equals + 1)));
+  }
+  if (!arguments.atom_features.empty()) crystal.set_atom_features(Absolute(arguments.atom_features));
+  crystal.set_on_error(arguments.on_error);
+  return crystal;
 }
 
 v1::IngestRequest ToRequest(const IngestArguments& arguments) {
@@ -69,7 +117,9 @@ v1::IngestRequest ToRequest(const IngestArguments& arguments) {
   options.mutable_channels()->Assign(arguments.channels.begin(), arguments.channels.end());
   options.set_missing(arguments.missing);
   options.set_unequal(arguments.unequal);
-  options.set_target(arguments.target);
+  // The kind of a time series' target, or keys of crystals: the daemon knows which they are.
+  const auto kind = arguments.targets.size() == 1 ? kTargets.find(arguments.targets[0]) : kTargets.end();
+  if (kind != kTargets.end()) options.set_target(kind->second);
   Options::Csv csv;
   csv.set_time_column(arguments.time_column);
   csv.set_label(arguments.label);
@@ -78,6 +128,8 @@ v1::IngestRequest ToRequest(const IngestArguments& arguments) {
   csv.set_working_column(arguments.working_column);
   csv.set_gap_seconds(arguments.gap_seconds);
   if (csv.ByteSizeLong() > 0) *options.mutable_csv() = csv;
+  const Crystal crystal = ToCrystal(arguments);
+  if (crystal.ByteSizeLong() > 0) *options.mutable_crystal() = crystal;
   return request;
 }
 
@@ -99,18 +151,60 @@ std::string Lengths(const v1::TimeSeriesInfo& series) {
   return series.window() == 0 ? lengths : absl::StrCat(lengths, ", a window every ", series.stride());
 }
 
+using SummaryFields = std::vector<std::pair<std::string, std::string>>;
+
+void SummarizeSeries(const v1::StoreManifest& manifest, SummaryFields* fields) {
+  const v1::TimeSeriesInfo& series = manifest.time_series();
+  fields->emplace_back(
+      "samples", absl::StrCat(FormatCount(manifest.samples()), " from ", FormatCount(series.series()), " series"));
+  fields->emplace_back("channels", absl::StrCat(series.channels_size()));
+  fields->emplace_back("length", Lengths(series));
+  if (manifest.classes_size() > 0) fields->emplace_back("classes", Classes(manifest));
+  if (manifest.target() == Options::TARGET_VALUE) {
+    fields->emplace_back("targets", absl::StrCat(manifest.target_width(), " a sample"));
+  }
+}
+
+std::string Each(uint64_t total, const v1::Distribution& each) {
+  return absl::StrFormat("%s, a structure: mean %.1f, median %g, max %g", FormatCount(total), each.mean(),
+                         each.median(), each.max());
+}
+
+void SummarizeCrystals(const v1::StoreManifest& manifest, SummaryFields* fields) {
+  constexpr int kShown = 6;
+  const v1::CrystalInfo& info = manifest.crystals();
+  fields->emplace_back("samples", FormatCount(manifest.samples()));
+  fields->emplace_back("graph", absl::AsciiStrToLower(Crystal::Graph_Name(info.graph().graph())));
+  fields->emplace_back("atoms", Each(info.atoms(), info.atoms_each()));
+  fields->emplace_back("edges", Each(info.edges(), info.edges_each()));
+  if (info.triplets_size() > 0) fields->emplace_back("triplets", Each(info.triplets(0), info.triplets_each()));
+  if (info.targets_size() > 0) {
+    const std::vector<std::string> shown(info.targets().begin(),
+                                         info.targets().begin() + std::min(info.targets_size(), kShown));
+    fields->emplace_back("targets", absl::StrCat(info.targets_size(), ": ", absl::StrJoin(shown, ", "),
+                                                 info.targets_size() > kShown ? ", …" : ""));
+  }
+  for (const v1::CrystalInfo::SidecarInfo& sidecar : info.sidecars()) {
+    fields->emplace_back(
+        "sidecar", absl::StrCat(sidecar.name(), " ", sidecar.dtype(), " [", absl::StrJoin(sidecar.shape(), ", "), "]"));
+  }
+  if (info.repeated_ids() > 0) {
+    fields->emplace_back("repeated ids", absl::StrCat(FormatCount(info.repeated_ids()), " samples"));
+  }
+  if (info.close_atoms() > 0) {
+    fields->emplace_back("close atoms",
+                         absl::StrCat("nearer than 0.5 Å in ", FormatCount(info.close_atoms()), " samples"));
+  }
+}
+
 void PrintSummary(const Output& output, const v1::IngestEvent::Done& done) {
   const v1::DatasetInfo& dataset = done.dataset();
   const v1::StoreManifest& manifest = dataset.manifest();
-  const v1::TimeSeriesInfo& series = manifest.time_series();
-  std::vector<std::pair<std::string, std::string>> fields = {
-      {"data set", dataset.name()},
-      {"samples", absl::StrCat(FormatCount(dataset.samples()), " from ", FormatCount(series.series()), " series")},
-      {"channels", absl::StrCat(series.channels_size())},
-      {"length", Lengths(series)}};
-  if (manifest.classes_size() > 0) fields.emplace_back("classes", Classes(manifest));
-  if (manifest.target() == Options::TARGET_VALUE) {
-    fields.emplace_back("targets", absl::StrCat(manifest.target_width(), " a sample"));
+  SummaryFields fields = {{"data set", dataset.name()}};
+  if (manifest.kind() == v1::CRYSTALS) {
+    SummarizeCrystals(manifest, &fields);
+  } else {
+    SummarizeSeries(manifest, &fields);
   }
   for (const v1::Skipped& skipped : manifest.skipped()) {
     fields.emplace_back(
@@ -160,8 +254,35 @@ void AddSeriesOptions(CLI::App* command, IngestArguments* arguments) {
       ->transform(CLI::CheckedTransformer(kMissing, CLI::ignore_case));
   command->add_option("--unequal", arguments->unequal, "Lengths that differ: error (default), paa, crop or pad")
       ->transform(CLI::CheckedTransformer(kUnequal, CLI::ignore_case));
-  command->add_option("--target", arguments->target, "none, class or value (default: as the source says)")
-      ->transform(CLI::CheckedTransformer(kTargets, CLI::ignore_case));
+}
+
+void AddCrystalOptions(CLI::App* command, IngestArguments* arguments) {
+  command->add_option("--graph", arguments->graph, "Neighbours: knn (default), alignn, radius or cgcnn")
+      ->transform(CLI::CheckedTransformer(kGraphs, CLI::ignore_case));
+  command->add_option("--k", arguments->k, "How many nearest neighbours (default 12)")->check(CLI::PositiveNumber);
+  command->add_option("--tolerance", arguments->tolerance, "Å; neighbours so little farther are kept too (1e-4)")
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--cutoff", arguments->cutoff, "Å; how far neighbours are looked for (default 8)")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--max-neighbors", arguments->max_neighbors, "Of a radius graph, the nearest (default: all)")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--triplet-cutoff", arguments->triplet_cutoff, "Å; longer edges have no triplets (default: all)")
+      ->check(CLI::PositiveNumber);
+  command->add_flag("--directed", arguments->directed, "Of a knn graph, only the edges that their source chose");
+  command->add_flag("--primitive", arguments->primitive, "Reduce structures to their primitive cell");
+  command->add_option("--id-key", arguments->id_key,
+                      "Key of the id (default: the first of jid, id, material_id, mp_id)");
+  command
+      ->add_option("--sidecar", arguments->sidecars,
+                   "NAME=FILE: texts by id (.csv, .jsonl), arrays by order (.npy) or id (.npz); several times")
+      ->check([](const std::string& named) {
+        const size_t equals = named.find('=');
+        return equals == 0 || equals == std::string::npos || equals + 1 == named.size() ? "not NAME=FILE: " + named
+                                                                                        : "";
+      });
+  command->add_option("--atom-features", arguments->atom_features, "JSON table of node features by atomic number");
+  command->add_option("--on-error", arguments->on_error, "A bad structure ends the ingest: fail (default), or: skip")
+      ->transform(CLI::CheckedTransformer(kOnError, CLI::ignore_case));
 }
 
 void AddCsvOptions(CLI::App* command, IngestArguments* arguments) {
@@ -184,9 +305,14 @@ void AddIngest(CLI::App& app, Context& context) {
   auto arguments = std::make_shared<IngestArguments>();
   command->add_option("name", arguments->name, "What to call it: letters, digits, '.', '_', '-'")->required();
   command->add_option("--source", arguments->sources, "File or folder; may be given several times")->required();
-  command->add_option("--format", arguments->format, "auto (default), ts, ucr, npy or csv")
+  command
+      ->add_option("--format", arguments->format,
+                   "auto (default), ts, ucr, npy, csv, jarvis, id-prop, extxyz, matbench, poscar or cif")
       ->transform(CLI::CheckedTransformer(kFormats, CLI::ignore_case));
+  command->add_option("--target", arguments->targets,
+                      "Time series: none, class or value. Crystals: key or column; several times, or none");
   AddSeriesOptions(command, arguments.get());
+  AddCrystalOptions(command, arguments.get());
   AddCsvOptions(command, arguments.get());
   command->callback(
       [&context, arguments] { context.action = [&context, arguments] { return RunIngest(context, *arguments); }; });

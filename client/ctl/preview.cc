@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/ctl/command.h"
+#include "client/ctl/crystal_picture.h"
 #include "client/ctl/picture.h"
 #include "client/ctl/stream_options.h"
 #include "shared/base/posix.h"
@@ -34,7 +35,9 @@ absl::StatusOr<Picture> Draw(const Context& context, const PreviewArguments& arg
   STOKER_ASSIGN_OR_RETURN(Loader loader, client.Open(options));
   STOKER_ASSIGN_OR_RETURN(const std::optional<Batch> batch, loader.Next());
   if (!batch.has_value()) return absl::NotFoundError("the data set has no batches");
-  STOKER_ASSIGN_OR_RETURN(Picture picture, ContactSheet(*batch, arguments.samples, arguments.channels));
+  STOKER_ASSIGN_OR_RETURN(Picture picture, loader.info().kind() == v1::CRYSTALS
+                                               ? CrystalSheet(*batch, arguments.samples)
+                                               : ContactSheet(*batch, arguments.samples, arguments.channels));
   STOKER_RETURN_IF_ERROR(batch->Check());
   return picture;
 }
@@ -63,15 +66,16 @@ ExitCode RunPreview(const Context& context, const PreviewArguments& arguments) {
 }  // namespace
 
 void AddPreview(CLI::App& app, Context& context) {
-  CLI::App* command = AddCommand(app, "preview", "A picture of one batch: each channel's GASF and GADF side by side",
-                                 "stokerctl preview walks --image-size 48 --out walks.png");
+  CLI::App* command =
+      AddCommand(app, "preview", "A picture of one batch: images of each channel, or crystal structures",
+                 "stokerctl preview walks --image-size 48 --out walks.png");
   auto arguments = std::make_shared<PreviewArguments>();
   command->add_option("name", arguments->name, "Name of the data set")->required();
   command->add_option("--out", arguments->out, "The PNG to write")->required();
-  command->add_option("--samples", arguments->samples, "At most so many rows")
+  command->add_option("--samples", arguments->samples, "At most so many samples")
       ->check(CLI::Range(1, 64))
       ->capture_default_str();
-  command->add_option("--channels", arguments->channels, "At most so many columns")
+  command->add_option("--channels", arguments->channels, "At most so many channels of each")
       ->check(CLI::Range(1, 64))
       ->capture_default_str();
   command->add_flag("--shuffle", arguments->shuffle, "Samples from all over the data set, not the first ones");

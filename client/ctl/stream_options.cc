@@ -14,6 +14,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "shared/base/posix.h"
+#include "shared/base/size.h"
 #include "shared/base/status_macros.h"
 #include "shared/tensor/dtype.h"
 
@@ -21,6 +22,7 @@ namespace stoker::ctl {
 namespace {
 
 using v1::GafRecipe;
+using v1::GraphRecipe;
 
 constexpr uint64_t kRecipeLimitBytes = 1 << 20;
 
@@ -89,6 +91,17 @@ absl::StatusOr<v1::DType> ParseImageDType(const std::string& text) {
                            {"u16", v1::DTYPE_U16}});
 }
 
+bool HasGaf(const RecipeArguments& arguments) {
+  return !arguments.fields.empty() || arguments.image_size != 0 || arguments.overlapping ||
+         !arguments.sample_range.empty() || !arguments.scale.empty() || !arguments.series_scale.empty() ||
+         !arguments.dtype.empty() || !arguments.stats.empty();
+}
+
+bool HasGraph(const RecipeArguments& arguments) {
+  return !arguments.tensors.empty() || !arguments.line_graph.empty() || !arguments.rbf.empty() ||
+         !arguments.float_dtype.empty() || !arguments.index_dtype.empty();
+}
+
 absl::StatusOr<GafRecipe> MakeGaf(const RecipeArguments& arguments) {
   GafRecipe gaf;
   for (const std::string& name : arguments.fields) {
@@ -124,6 +137,81 @@ absl::StatusOr<GafRecipe> MakeGaf(const RecipeArguments& arguments) {
   return gaf;
 }
 
+absl::StatusOr<GraphRecipe::Rbf> ParseRbf(absl::string_view text) {
+  const std::vector<absl::string_view> parts = absl::StrSplit(text, ',');
+  uint32_t bins = 0;
+  double low = 0;
+  double high = 0;
+  if (parts.size() != 3 || !absl::SimpleAtoi(parts[0], &bins) || !absl::SimpleAtod(parts[1], &low) ||
+      !absl::SimpleAtod(parts[2], &high)) {
+    return BadOption("rbf", text, "must be three numbers, BINS,LOW,HIGH");
+  }
+  GraphRecipe::Rbf rbf;
+  rbf.set_bins(bins);
+  rbf.set_low(low);
+  rbf.set_high(high);
+  return rbf;
+}
+
+absl::StatusOr<GraphRecipe> MakeGraph(const RecipeArguments& arguments) {
+  GraphRecipe graph;
+  for (const std::string& name : arguments.tensors) {
+    graph.add_tensors(std::string(absl::StripAsciiWhitespace(name)));
+  }
+  if (!arguments.line_graph.empty()) {
+    STOKER_ASSIGN_OR_RETURN(const GraphRecipe::LineGraph kind,
+                            Parse<GraphRecipe::LineGraph>("line-graph", arguments.line_graph,
+                                                          {{"none", GraphRecipe::NO_LINE_GRAPH},
+                                                           {"dgl", GraphRecipe::DGL},
+                                                           {"torch", GraphRecipe::TORCH},
+                                                           {"m3gnet", GraphRecipe::M3GNET}}));
+    graph.set_line_graph(kind);
+  }
+  if (!arguments.rbf.empty()) {
+    STOKER_ASSIGN_OR_RETURN(*graph.mutable_rbf(), ParseRbf(arguments.rbf));
+  }
+  if (!arguments.float_dtype.empty()) {
+    STOKER_ASSIGN_OR_RETURN(
+        const v1::DType dtype,
+        Parse<v1::DType>("float", arguments.float_dtype,
+                         {{"f32", v1::DTYPE_F32}, {"f16", v1::DTYPE_F16}, {"bf16", v1::DTYPE_BF16}}));
+    graph.set_float_dtype(dtype);
+  }
+  if (!arguments.index_dtype.empty()) {
+    STOKER_ASSIGN_OR_RETURN(const v1::DType dtype, Parse<v1::DType>("index", arguments.index_dtype,
+                                                                    {{"i64", v1::DTYPE_I64}, {"i32", v1::DTYPE_I32}}));
+    graph.set_index_dtype(dtype);
+  }
+  return graph;
+}
+
+absl::StatusOr<v1::Budget> ParseBudget(const std::vector<std::string>& limits) {
+  v1::Budget budget;
+  for (const std::string& limit : limits) {
+    const std::pair<absl::string_view, absl::string_view> parts = absl::StrSplit(limit, absl::MaxSplits('=', 1));
+    uint64_t value = 0;
+    const bool is_bytes = parts.first == "bytes";
+    const absl::StatusOr<uint64_t> size = is_bytes ? ParseSize(parts.second) : absl::StatusOr<uint64_t>(0);
+    if (is_bytes ? !size.ok() : !absl::SimpleAtoi(parts.second, &value)) {
+      return BadOption("budget", limit, "must be NAME=NUMBER; bytes may have a unit, as in bytes=1GiB");
+    }
+    if (is_bytes) {
+      budget.set_bytes(*size);
+    } else if (parts.first == "graphs") {
+      budget.set_graphs(value);
+    } else if (parts.first == "nodes") {
+      budget.set_nodes(value);
+    } else if (parts.first == "edges") {
+      budget.set_edges(value);
+    } else if (parts.first == "triplets") {
+      budget.set_triplets(value);
+    } else {
+      return BadOption("budget", limit, "must limit graphs, nodes, edges, triplets or bytes");
+    }
+  }
+  return budget;
+}
+
 // Remembers the first error of a textproto, where TextFormat would print it.
 class FirstError : public google::protobuf::io::ErrorCollector {
  public:
@@ -152,8 +240,9 @@ absl::StatusOr<v1::Recipe> ReadRecipe(const std::string& path) {
 
 // Unsigned options are checked to be NonNegativeNumber: CLI11 would take -1 for the largest number there is.
 void AddRecipeOptions(CLI::App* command, RecipeArguments* arguments) {
-  const std::string group = "Recipe: what a batch holds";
-  std::vector<CLI::Option*> options = {
+  const std::string series = "Recipe of a time series: what a batch holds";
+  const std::string crystals = "Recipe of crystals: what a batch holds";
+  std::vector<CLI::Option*> of_series = {
       command->add_option("--fields", arguments->fields, "gasf, gadf, series, stats (default: gasf,gadf)")
           ->delimiter(','),
       command->add_option("--image-size", arguments->image_size, "Points of an image's side (default: the length)")
@@ -168,24 +257,50 @@ void AddRecipeOptions(CLI::App* command, RecipeArguments* arguments) {
                           "basic (default), comprehensive, correlation_focused, signal_basic, signal_comprehensive or "
                           "signal_extended"),
   };
+  std::vector<CLI::Option*> of_crystals = {
+      command
+          ->add_option("--tensors", arguments->tensors,
+                       "Names, as edge_index,distance (default: those of an ALIGNN batch)")
+          ->delimiter(','),
+      command->add_option("--line-graph", arguments->line_graph, "dgl (default), torch, m3gnet or none"),
+      command->add_option("--rbf", arguments->rbf, "BINS,LOW,HIGH of `rbf` (default: 80,0,8)"),
+      command->add_option("--float", arguments->float_dtype, "f32 (default), f16 or bf16"),
+      command->add_option("--index", arguments->index_dtype, "i64 (default) or i32"),
+  };
   CLI::Option* file = command->add_option("--recipe", arguments->file, "A file with the recipe as textproto, instead");
-  file->group(group);
-  for (CLI::Option* option : options) option->group(group)->excludes(file);
+  for (CLI::Option* option : of_series) option->group(series)->excludes(file);
+  for (CLI::Option* option : of_crystals) option->group(crystals)->excludes(file);
 }
 
 absl::StatusOr<v1::Recipe> MakeRecipe(const RecipeArguments& arguments) {
   if (!arguments.file.empty()) return ReadRecipe(arguments.file);
   v1::Recipe recipe;
-  STOKER_ASSIGN_OR_RETURN(*recipe.mutable_gaf(), MakeGaf(arguments));
+  if (HasGaf(arguments) && HasGraph(arguments)) {
+    return absl::InvalidArgumentError("options: some are for time series, some for crystals; --help says which");
+  }
+  if (HasGaf(arguments)) {
+    STOKER_ASSIGN_OR_RETURN(*recipe.mutable_gaf(), MakeGaf(arguments));
+  }
+  if (HasGraph(arguments)) {
+    STOKER_ASSIGN_OR_RETURN(*recipe.mutable_graph(), MakeGraph(arguments));
+  }
   return recipe;
 }
 
 void AddPlanOptions(CLI::App* command, PlanArguments* arguments) {
   const std::string group = "Plan: in which order, and how cut";
+  CLI::Option* const batch_size = command->add_option("--batch-size", arguments->batch_size, "Samples a batch")
+                                      ->check(CLI::Range(1, 1048576))
+                                      ->capture_default_str();
   const std::vector<CLI::Option*> options = {
-      command->add_option("--batch-size", arguments->batch_size, "Samples a batch")
-          ->check(CLI::Range(1, 1048576))
-          ->capture_default_str(),
+      batch_size,
+      command
+          ->add_option("--budget", arguments->budget,
+                       "Crystals: most in a batch, as graphs=64,nodes=2000,edges=30000,"
+                       "triplets=400000,bytes=1GiB; one is enough")
+          ->delimiter(',')
+          ->excludes(batch_size),
+      command->add_option("--oversize", arguments->oversize, "Samples over budget: fail (default), alone or skip"),
       command->add_flag("--shuffle", arguments->shuffle, "Another order each epoch, by the seed"),
       command->add_option("--seed", arguments->seed, "Of the shuffle (default: 0)")->check(CLI::NonNegativeNumber),
       command->add_option("--rank", arguments->rank, "Of this reader (default: 0)")->check(CLI::NonNegativeNumber),
@@ -199,7 +314,19 @@ void AddPlanOptions(CLI::App* command, PlanArguments* arguments) {
 
 absl::StatusOr<v1::Plan> MakePlan(const PlanArguments& arguments) {
   v1::Plan plan;
-  plan.set_batch_size(arguments.batch_size);
+  if (arguments.budget.empty()) {
+    plan.set_batch_size(arguments.batch_size);
+  } else {
+    STOKER_ASSIGN_OR_RETURN(*plan.mutable_budget(), ParseBudget(arguments.budget));
+  }
+  if (!arguments.oversize.empty()) {
+    STOKER_ASSIGN_OR_RETURN(
+        const v1::OversizePolicy oversize,
+        Parse<v1::OversizePolicy>(
+            "oversize", arguments.oversize,
+            {{"fail", v1::OVERSIZE_FAIL}, {"alone", v1::OVERSIZE_ALONE}, {"skip", v1::OVERSIZE_SKIP}}));
+    plan.set_oversize(oversize);
+  }
   plan.set_shuffle(arguments.shuffle);
   plan.set_seed(arguments.seed);
   plan.set_rank(arguments.rank);

@@ -16,6 +16,7 @@
 namespace stoker::ctl {
 
 struct RecipeArguments {
+  // Of a GafRecipe.
   std::vector<std::string> fields;
   uint32_t image_size = 0;
   bool overlapping = false;
@@ -24,13 +25,21 @@ struct RecipeArguments {
   std::string series_scale;
   std::string dtype;
   std::string stats;
+  // Of a GraphRecipe.
+  std::vector<std::string> tensors;
+  std::string line_graph;
+  std::string rbf;
+  std::string float_dtype;
+  std::string index_dtype;
+
   std::string file;  // instead of all others
 };
 
 // Adds --fields … --recipe.
 void AddRecipeOptions(CLI::App* command, RecipeArguments* arguments);
 
-// InvalidArgument, naming the option, for what is no recipe; NotFound and the like for --recipe's file.
+// Without any option a recipe without a kind: the default one of the data set's. InvalidArgument, naming the option,
+// for what is no recipe; NotFound and the like for --recipe's file.
 absl::StatusOr<v1::Recipe> MakeRecipe(const RecipeArguments& arguments);
 
 struct PlanArguments {
@@ -40,6 +49,8 @@ struct PlanArguments {
   uint32_t rank = 0;
   uint32_t world = 1;
   std::string tail;
+  std::vector<std::string> budget;  // "nodes=2000": instead of batch_size
+  std::string oversize;
   std::string from;
 };
 

@@ -49,9 +49,8 @@ struct GafBatchMaker::Targets {
   }
 };
 
-GafBatchMaker::GafBatchMaker(std::shared_ptr<const store::TimeSeriesStore> store, v1::Recipe recipe,
-                             const plan::BatchPlan& plan)
-    : BatchMaker(std::move(recipe), plan),
+GafBatchMaker::GafBatchMaker(std::shared_ptr<const store::TimeSeriesStore> store, v1::Recipe recipe)
+    : BatchMaker(std::move(recipe)),
       store_(std::move(store)),
       gaf_(this->recipe().gaf()),
       channels_(static_cast<int64_t>(store_->channels())),
@@ -66,8 +65,8 @@ bool GafBatchMaker::Has(GafRecipe::Field field) const {
   return std::count(gaf_.fields().begin(), gaf_.fields().end(), field) > 0;
 }
 
-absl::StatusOr<std::vector<TensorSpec>> GafBatchMaker::TensorsFor(uint64_t samples) const {
-  const auto batch = static_cast<int64_t>(samples);
+absl::StatusOr<std::vector<TensorSpec>> GafBatchMaker::TensorsFor(const Counts& total) const {
+  const auto batch = static_cast<int64_t>(total.samples);
   const auto size = static_cast<int64_t>(gaf_.image_size());
   std::vector<TensorSpec> tensors;
   if (Has(GafRecipe::GASF)) tensors.push_back({"gasf", gaf_.dtype(), {batch, channels_, size, size}});
@@ -99,20 +98,14 @@ absl::Status GafBatchMaker::PrepareEncoder() {
   return absl::OkStatus();
 }
 
-absl::Status GafBatchMaker::WritePart(const schedule::Position& at, uint64_t first, uint64_t count,
+absl::Status GafBatchMaker::WritePart(absl::Span<const uint64_t> samples, const Counts& before, const Counts& total,
                                       absl::Span<uint8_t> extent) {
   STOKER_RETURN_IF_ERROR(PrepareEncoder());
-  STOKER_ASSIGN_OR_RETURN(const tensor::Layout layout, LayoutAt(at));
-  const uint64_t in_batch = SamplesAt(at);
-  if (layout.extent_bytes() != extent.size() || first > in_batch || count > in_batch - first) {
-    return absl::InternalError(absl::StrCat("part [", first, ", +", count, ") of ", in_batch, " samples in ",
-                                            extent.size(), " bytes, want ", layout.extent_bytes()));
-  }
+  STOKER_ASSIGN_OR_RETURN(const tensor::Layout layout, LayoutOfPart(samples.size(), before, total, extent.size()));
   const Targets out(layout, extent.data());
-  const std::vector<uint64_t> samples = plan().Samples(at.epoch, at.step, first, count);
-  for (uint64_t i = 0; i < count; ++i) {
-    absl::Status status = WriteSample(samples[i], first + i, out);
-    if (!status.ok()) return Annotate(status, Name(samples[i]));
+  for (size_t i = 0; i < samples.size(); ++i) {
+    absl::Status status = WriteSample(samples[i], before.samples + i, out);
+    if (!status.ok()) return Annotate(status, NameSample(samples[i]));
   }
   if (encoder_) encoder_->Flush();
   return absl::OkStatus();
@@ -183,12 +176,8 @@ absl::Status GafBatchMaker::WriteSeries(uint64_t row, int64_t length, const Targ
   return absl::OkStatus();
 }
 
-std::string GafBatchMaker::Name(uint64_t sample) const {
+std::string GafBatchMaker::NameSample(uint64_t sample) const {
   return absl::StrCat("sample ", sample, " (", store_->SampleName(sample), ")");
-}
-
-std::string GafBatchMaker::DescribeSample(const schedule::Position& at, uint64_t i) const {
-  return Name(plan().Samples(at.epoch, at.step, i, 1)[0]);
 }
 
 }  // namespace stoker::batch

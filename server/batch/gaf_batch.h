@@ -24,13 +24,14 @@ namespace stoker::batch {
 class GafBatchMaker : public BatchMaker {
  public:
   // REQUIRES: a recipe of CompleteRecipe for this store.
-  GafBatchMaker(std::shared_ptr<const store::TimeSeriesStore> store, v1::Recipe recipe, const plan::BatchPlan& plan);
+  GafBatchMaker(std::shared_ptr<const store::TimeSeriesStore> store, v1::Recipe recipe);
 
   const v1::StoreManifest& manifest() const override { return store_->manifest(); }
-  absl::StatusOr<std::vector<tensor::TensorSpec>> TensorsFor(uint64_t samples) const override;
-  absl::Status WritePart(const schedule::Position& at, uint64_t first, uint64_t count,
+  plan::CostTable costs() const override { return {.samples = store_->samples()}; }
+  absl::StatusOr<std::vector<tensor::TensorSpec>> TensorsFor(const Counts& total) const override;
+  absl::Status WritePart(absl::Span<const uint64_t> samples, const Counts& before, const Counts& total,
                          absl::Span<uint8_t> extent) override;
-  std::string DescribeSample(const schedule::Position& at, uint64_t i) const override;
+  std::string NameSample(uint64_t sample) const override;
 
  private:
   struct Targets;
@@ -39,7 +40,6 @@ class GafBatchMaker : public BatchMaker {
   absl::Status WriteSample(uint64_t sample, uint64_t row, const Targets& out);
   absl::Status WriteImages(uint64_t row, int64_t length, const Targets& out);
   absl::Status WriteSeries(uint64_t row, int64_t length, const Targets& out);
-  std::string Name(uint64_t sample) const;
 
   std::shared_ptr<const store::TimeSeriesStore> store_;
   const v1::GafRecipe gaf_;

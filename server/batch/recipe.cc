@@ -9,6 +9,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "server/batch/graph_recipe.h"
 #include "server/transforms/gaf_options.h"
 #include "server/transforms/statistics.h"
 #include "shared/base/sha256.h"
@@ -101,8 +102,13 @@ absl::StatusOr<v1::Recipe> CompleteGaf(const v1::Recipe& recipe, const v1::Store
 absl::StatusOr<v1::Recipe> CompleteRecipe(const v1::Recipe& recipe, const v1::StoreManifest& manifest) {
   v1::Recipe result = recipe;
   if (result.kind_case() == v1::Recipe::KIND_NOT_SET && manifest.kind() == v1::TIME_SERIES) result.mutable_gaf();
-  if (result.kind_case() == v1::Recipe::kGaf && manifest.kind() == v1::TIME_SERIES)
+  if (result.kind_case() == v1::Recipe::KIND_NOT_SET && manifest.kind() == v1::CRYSTALS) result.mutable_graph();
+  if (result.kind_case() == v1::Recipe::kGaf && manifest.kind() == v1::TIME_SERIES) {
     return CompleteGaf(result, manifest);
+  }
+  if (result.kind_case() == v1::Recipe::kGraph && manifest.kind() == v1::CRYSTALS) {
+    return CompleteGraph(result, manifest);
+  }
   return absl::InvalidArgumentError(
       absl::StrCat("recipe.kind: does not go with a data set of kind ", v1::DataKind_Name(manifest.kind())));
 }

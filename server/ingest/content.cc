@@ -68,17 +68,37 @@ absl::Status HashFile(const std::function<bool(uint64_t)>& progress, v1::SourceF
   return absl::OkStatus();
 }
 
-}  // namespace
+struct FileOfSource {
+  std::string path;
+  v1::SourceFormat format = v1::FORMAT_AUTO;  // AUTO: goes with the sources
+  bool name_counts = false;                   // the name is in the store: a label or an id
+};
 
-absl::StatusOr<std::vector<v1::SourceFile>> StatSources(absl::Span<const Source> sources) {
-  std::vector<v1::SourceFile> files;
+// The sources in order, then their files of targets, then what the options name.
+std::vector<FileOfSource> FilesOf(absl::Span<const Source> sources, const v1::IngestOptions& options) {
+  std::vector<FileOfSource> files;
   for (const Source& source : sources) {
-    STOKER_ASSIGN_OR_RETURN(v1::SourceFile file, StatFile(source.path));
-    files.push_back(std::move(file));
+    const bool label = source.format == v1::CSV && options.csv().label_from_file_name();
+    const bool id = source.format == v1::POSCAR || source.format == v1::CIF || source.format == v1::EXTXYZ;
+    if (source.files.empty() || source.format == v1::ID_PROP)
+      files.push_back({source.path, source.format, label || id});
+    for (const std::string& file : source.files) files.push_back({file, source.format, true});
   }
   for (const Source& source : sources) {
-    if (source.target_path.empty()) continue;
-    STOKER_ASSIGN_OR_RETURN(v1::SourceFile file, StatFile(source.target_path));
+    if (!source.target_path.empty()) files.push_back({source.target_path});
+  }
+  for (const v1::Sidecar& sidecar : options.crystal().sidecar()) files.push_back({sidecar.path()});
+  if (!options.crystal().atom_features().empty()) files.push_back({options.crystal().atom_features()});
+  return files;
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<v1::SourceFile>> StatSources(absl::Span<const Source> sources,
+                                                        const v1::IngestOptions& options) {
+  std::vector<v1::SourceFile> files;
+  for (const FileOfSource& named : FilesOf(sources, options)) {
+    STOKER_ASSIGN_OR_RETURN(v1::SourceFile file, StatFile(named.path));
     files.push_back(std::move(file));
   }
   return files;
@@ -146,14 +166,17 @@ std::string StoreId(absl::Span<const Source> sources, absl::Span<const v1::Sourc
     key.clear_data_array();
   }
   if (!formats.contains(v1::NPY) || target_files) key.clear_target_array();  // its content is hashed instead
+  for (v1::Sidecar& sidecar : *key.mutable_crystal()->mutable_sidecar()) {  // so is theirs, but the kind is in the name
+    sidecar.set_path(std::filesystem::path(sidecar.path()).extension().string());
+  }
+  if (!key.crystal().atom_features().empty()) key.mutable_crystal()->set_atom_features("table");
+  if (!options.has_crystal()) key.clear_crystal();
   const std::string option_bytes = key.SerializeAsString();
   std::string text = absl::StrCat("stoker store ", store::kStoreVersion, "\n", option_bytes.size(), "\n", option_bytes);
+  const std::vector<FileOfSource> named = FilesOf(sources, options);
   for (size_t i = 0; i < files.size(); ++i) {
-    const int format = i < sources.size() ? static_cast<int>(sources[i].format) : 0;
-    absl::StrAppend(&text, "\n", format, " ", files[i].sha256());
-    if (format == v1::CSV && options.csv().label_from_file_name()) {
-      absl::StrAppend(&text, " ", std::filesystem::path(files[i].path()).filename().string());
-    }
+    absl::StrAppend(&text, "\n", static_cast<int>(named[i].format), " ", files[i].sha256());
+    if (named[i].name_counts) absl::StrAppend(&text, " ", std::filesystem::path(files[i].path()).filename().string());
   }
   return Sha256Hex(text).substr(0, kIdDigits);
 }

@@ -15,8 +15,10 @@
 
 namespace stoker::ingest {
 
-// Size, time and inode of each file: the sources in order, then their files of targets. Without sha256.
-absl::StatusOr<std::vector<v1::SourceFile>> StatSources(absl::Span<const Source> sources);
+// Size, time and inode of each file: the sources in order, then their files of targets, then sidecars and the table of
+// atom features. Without sha256.
+absl::StatusOr<std::vector<v1::SourceFile>> StatSources(absl::Span<const Source> sources,
+                                                        const v1::IngestOptions& options);
 
 // Fills in sha256, files side by side on `threads` threads. `progress` (from any of them, with the bytes read since its
 // last call) returns false to stop: Cancelled. InvalidArgument when a file is not as long as it was.

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/ingest/text.h"
 #include "shared/base/posix.h"
 #include "shared/base/status_macros.h"
 
@@ -43,6 +44,18 @@ absl::Status ReadExactly(int fd, uint64_t offset, char* out, size_t size, const 
   if (got == size) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("reading ", path, ": it ends at byte ", offset + got, ", ", size - got,
                                                  " bytes too early; do not change it while it is ingested"));
+}
+
+absl::StatusOr<std::string> ReadWholeFile(const std::string& path, uint64_t limit) {
+  STOKER_ASSIGN_OR_RETURN(const OpenSource source, OpenRegularFile(path));
+  if (source.size_bytes == 0) return BadData(path, "the file is empty", "remove it from the sources");
+  if (source.size_bytes > limit) {
+    return BadData(path, absl::StrCat("a file of ", source.size_bytes, " bytes, at most ", limit),
+                   "cut it into several");
+  }
+  std::string bytes(source.size_bytes, '\0');
+  STOKER_RETURN_IF_ERROR(ReadExactly(source.fd.get(), 0, bytes.data(), bytes.size(), path));
+  return bytes;
 }
 
 }  // namespace stoker::ingest

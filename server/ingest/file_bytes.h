@@ -25,4 +25,7 @@ absl::StatusOr<size_t> ReadSome(int fd, uint64_t offset, char* out, size_t size,
 // Exactly `size` bytes; InvalidArgument when the file ends before.
 absl::Status ReadExactly(int fd, uint64_t offset, char* out, size_t size, const std::string& path);
 
+// The whole file. InvalidArgument when it is not a regular file, is empty, or larger than `limit`.
+absl::StatusOr<std::string> ReadWholeFile(const std::string& path, uint64_t limit);
+
 }  // namespace stoker::ingest

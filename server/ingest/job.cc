@@ -19,6 +19,8 @@
 #include "server/ingest/cache.h"
 #include "server/ingest/catalog.h"
 #include "server/ingest/content.h"
+#include "server/ingest/crystal_merge.h"
+#include "server/ingest/crystal_options.h"
 #include "server/ingest/merge.h"
 #include "shared/base/posix.h"
 #include "shared/base/status_macros.h"
@@ -128,7 +130,12 @@ absl::Status IngestJob::Steps::Resolve() {
   STOKER_RETURN_IF_ERROR(CheckDatasetName(params_.name));
   STOKER_ASSIGN_OR_RETURN(options_, CompleteOptions(params_.options));
   STOKER_ASSIGN_OR_RETURN(sources_, ResolveSources(params_.sources, options_, params_.roots));
-  STOKER_ASSIGN_OR_RETURN(files_, StatSources(sources_));
+  if (IsCrystalFormat(sources_[0].format)) {
+    STOKER_RETURN_IF_ERROR(CompleteCrystals(params_.roots, &options_));
+  } else {
+    STOKER_RETURN_IF_ERROR(RefuseCrystals(options_));
+  }
+  STOKER_ASSIGN_OR_RETURN(files_, StatSources(sources_, options_));
   return cache_.Make();
 }
 
@@ -293,6 +300,11 @@ absl::Status IngestJob::Steps::WriteStore(MergedStore merged) {
     AddProgress([&](v1::IngestEvent::Progress* p) { p->set_samples(p->samples() + shard->samples()); });
   }
   const std::string staging = cache_.Staging(id_);
+  if (manifest.kind() == v1::CRYSTALS) {
+    STOKER_ASSIGN_OR_RETURN(const std::vector<std::string> tables,
+                            CompleteCrystalStore(staging, merged.elements, options_, &manifest));
+    keep.insert(keep.end(), tables.begin(), tables.end());
+  }
   std::sort(keep.begin(), keep.end());
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(staging, error)) {
@@ -342,6 +354,7 @@ absl::StatusOr<IngestResult> IngestJob::Run() {
     return absl::PermissionDeniedError(
         absl::StrCat(status.message(), "; let stokerd write there, or start it with another --cache-dir"));
   }
+  if (!status.ok()) return absl::Status(status.code(), status.message());  // what is for the readers alone ends here
   return result;
 }
 

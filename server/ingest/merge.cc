@@ -8,6 +8,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "server/ingest/crystal_merge.h"
+#include "server/ingest/source.h"
 #include "server/ingest/text.h"
 #include "shared/base/status_macros.h"
 #include "shared/store/time_series_store.h"
@@ -234,6 +236,7 @@ absl::StatusOr<MergedStore> Merger::Merge() {
 
 absl::StatusOr<MergedStore> MergeSummaries(absl::Span<const Unit> units, absl::Span<const UnitSummary> summaries,
                                            const Options& options) {
+  if (!units.empty() && IsCrystalFormat(units[0].options().format())) return MergeCrystals(units, summaries, options);
   return Merger(units, summaries, options).Merge();
 }
 

@@ -24,6 +24,7 @@ struct ShardPatch {
 struct MergedStore {
   v1::StoreManifest manifest;       // without id and sizes; shards in the order of `patches`
   std::vector<ShardPatch> patches;  // of the units that have series: the others are no shards
+  std::vector<int> elements;        // of crystals: atomic numbers that there are
 };
 
 // `units` and `summaries` in the same order. InvalidArgument naming file and line: channels, kind of target or lengths

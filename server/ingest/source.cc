@@ -20,6 +20,8 @@
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
 #include "server/ingest/file_bytes.h"
+#include "server/ingest/id_prop.h"
+#include "server/ingest/json_records.h"
 #include "server/ingest/text.h"
 #include "shared/base/posix.h"
 #include "shared/base/status_macros.h"
@@ -36,15 +38,33 @@ struct Extension {
   absl::string_view name;
   v1::SourceFormat format;
 };
-constexpr Extension kExtensions[] = {{".ts", v1::TS},   {".tsv", v1::UCR}, {".txt", v1::UCR},
-                                     {".npy", v1::NPY}, {".npz", v1::NPY}, {".csv", v1::CSV}};
+constexpr Extension kExtensions[] = {{".ts", v1::TS},       {".tsv", v1::UCR},       {".txt", v1::UCR},
+                                     {".npy", v1::NPY},     {".npz", v1::NPY},       {".csv", v1::CSV},
+                                     {".json", v1::JARVIS}, {".xyz", v1::EXTXYZ},    {".extxyz", v1::EXTXYZ},
+                                     {".vasp", v1::POSCAR}, {".poscar", v1::POSCAR}, {".cif", v1::CIF}};
+// Larger files of frames are cut, not read whole.
+constexpr uint64_t kGroupedFileBytes = 1 << 20;
 
-v1::SourceFormat FormatByExtension(const std::filesystem::path& path) {
+// JARVIS stands for either kind of JSON.
+v1::SourceFormat FormatByName(const std::filesystem::path& path) {
+  const std::string name = absl::AsciiStrToLower(path.filename().string());
+  if (absl::EndsWith(name, ".json.gz")) return v1::JARVIS;
+  if (name == "id_prop.csv") return v1::ID_PROP;
   const std::string extension = absl::AsciiStrToLower(path.extension().string());
   for (const Extension& known : kExtensions) {
     if (extension == known.name) return known.format;
   }
-  return v1::FORMAT_AUTO;
+  return absl::StartsWith(name, "poscar") || absl::StartsWith(name, "contcar") ? v1::POSCAR : v1::FORMAT_AUTO;
+}
+
+// A list of records, or a table.
+absl::StatusOr<v1::SourceFormat> JsonFormat(const std::string& path) {
+  v1::SourceFormat format = v1::JARVIS;
+  STOKER_RETURN_IF_ERROR(ScanJson(path, {}, [&](const JsonElement& element) -> absl::StatusOr<bool> {
+    if (!element.key.empty()) format = v1::MATBENCH;
+    return false;
+  }));
+  return format;
 }
 
 absl::StatusOr<std::string> FirstBytes(const std::string& path) {
@@ -81,8 +101,9 @@ absl::StatusOr<std::vector<std::string>> ListDirectory(const std::string& direct
   std::filesystem::directory_iterator entries(directory, error), end;
   while (!error && entries != end) {
     const std::filesystem::path& path = entries->path();
-    const v1::SourceFormat found = FormatByExtension(path);
-    const bool wanted = found != v1::FORMAT_AUTO && (format == v1::FORMAT_AUTO || format == found);
+    const v1::SourceFormat found = FormatByName(path);
+    const bool wanted = found != v1::FORMAT_AUTO && (format == v1::FORMAT_AUTO || format == found ||
+                                                     (format == v1::MATBENCH && found == v1::JARVIS));
     std::error_code ignored;  // a file that vanished is no file
     if (wanted && path.filename().string()[0] != '.' && std::filesystem::is_regular_file(path, ignored)) {
       paths.push_back(path.string());
@@ -95,7 +116,8 @@ absl::StatusOr<std::vector<std::string>> ListDirectory(const std::string& direct
   }
   if (error) return ErrnoStatus(error.value(), "reading", directory);
   if (paths.empty()) {
-    return BadData(directory, "no file of a known kind (.ts .tsv .txt .npy .npz .csv) in the directory",
+    return BadData(directory,
+                   "no file of a known kind (.ts .tsv .txt .npy .npz .csv .json .xyz .cif .vasp) in the directory",
                    "name the files, and their --format");
   }
   std::sort(paths.begin(), paths.end());
@@ -113,7 +135,77 @@ absl::Status ResolveTargets(const Options& options, absl::Span<const std::string
   return absl::OkStatus();
 }
 
+// What a directory stands for: its id_prop, or its files.
+absl::StatusOr<std::vector<std::string>> ListSources(const std::string& directory, v1::SourceFormat format) {
+  if (format == v1::FORMAT_AUTO || format == v1::ID_PROP) {
+    for (const char* name : {"id_prop.json", "id_prop.csv"}) {  // in the order that ALIGNN looks for them
+      const std::string path = absl::StrCat(directory, "/", name);
+      std::error_code ignored;
+      if (std::filesystem::exists(path, ignored)) return std::vector<std::string>{path};
+    }
+  }
+  if (format == v1::ID_PROP) {
+    return BadData(directory, "no id_prop.csv and no id_prop.json in the directory", "choose another --format");
+  }
+  return ListDirectory(directory, format);
+}
+
+// The structure files that an id_prop.csv names. One that is not there is told by the reader, with its line.
+absl::Status ResolveMembers(absl::Span<const std::string> roots, Source* source) {
+  STOKER_ASSIGN_OR_RETURN(const uint64_t size, SourceSize(source->path));
+  const IdPropRange whole = {source->path, 0, size, 1};
+  return ReadIdProp(whole, [&](uint64_t, const std::vector<absl::string_view>& fields) -> absl::Status {
+    const absl::StatusOr<std::string> file = FindStructureFile(source->path, fields[0]);
+    if (!file.ok()) return absl::OkStatus();
+    STOKER_ASSIGN_OR_RETURN(std::string resolved, CheckRoots(*file, roots));
+    source->files.push_back(std::move(resolved));
+    return absl::OkStatus();
+  });
+}
+
+absl::Status CheckOneKind(absl::Span<const Source> sources) {
+  for (const Source& source : sources) {
+    if (IsCrystalFormat(source.format) == IsCrystalFormat(sources[0].format)) continue;
+    return BadData(source.path,
+                   absl::StrCat("time series and crystals in one data set: ", sources[0].path, " is other"),
+                   "name the files of one kind, or their --format");
+  }
+  return absl::OkStatus();
+}
+
+// Structure files of their own that follow each other in one folder become one source, so that a unit has enough work.
+std::vector<Source> GroupFiles(std::vector<Source> sources) {
+  std::vector<Source> grouped;
+  for (size_t i = 0; i < sources.size();) {
+    const auto folder = [](const Source& s) { return std::filesystem::path(s.path).parent_path().string(); };
+    const auto alone = [](const Source& s) {
+      std::error_code ignored;
+      const bool own_file = s.format == v1::POSCAR || s.format == v1::CIF || s.format == v1::EXTXYZ;
+      return !own_file || (s.format == v1::EXTXYZ && std::filesystem::file_size(s.path, ignored) > kGroupedFileBytes);
+    };
+    size_t next = i + 1;
+    while (!alone(sources[i]) && next < sources.size() && !alone(sources[next]) &&
+           sources[next].format == sources[i].format && folder(sources[next]) == folder(sources[i])) {
+      ++next;
+    }
+    if (next == i + 1) {
+      grouped.push_back(std::move(sources[i]));
+    } else {
+      Source group = {folder(sources[i]), sources[i].format, {}};
+      for (size_t k = i; k < next; ++k) group.files.push_back(std::move(sources[k].path));
+      grouped.push_back(std::move(group));
+    }
+    i = next;
+  }
+  return grouped;
+}
+
 }  // namespace
+
+bool IsCrystalFormat(v1::SourceFormat format) {
+  return format == v1::JARVIS || format == v1::ID_PROP || format == v1::EXTXYZ || format == v1::MATBENCH ||
+         format == v1::POSCAR || format == v1::CIF;
+}
 
 absl::StatusOr<uint64_t> SourceSize(const std::string& path) {
   STOKER_ASSIGN_OR_RETURN(const OpenSource source, OpenRegularFile(path));
@@ -138,18 +230,27 @@ absl::StatusOr<std::string> CheckRoots(const std::string& path, absl::Span<const
 }
 
 absl::StatusOr<v1::SourceFormat> ResolveFormat(const std::string& path, v1::SourceFormat option) {
+  if (option == v1::ID_PROP) {
+    const v1::SourceFormat named = FormatByName(path);
+    if (named == v1::JARVIS) return v1::JARVIS;  // id_prop.json
+    if (named != v1::ID_PROP) return BadData(path, "not an id_prop.csv", "name the folder that holds it");
+    return v1::ID_PROP;
+  }
   if (option != v1::FORMAT_AUTO) return option;
   STOKER_ASSIGN_OR_RETURN(const std::string head, FirstBytes(path));
-  if (const v1::SourceFormat format = FormatByExtension(path); format != v1::FORMAT_AUTO) return format;
+  const v1::SourceFormat named = FormatByName(path);
+  if (named == v1::JARVIS) return JsonFormat(path);
+  if (named != v1::FORMAT_AUTO) return named;
   if (absl::StartsWith(head, "\x93NUMPY") || absl::StartsWith(head, "PK\x03\x04")) return v1::NPY;
   absl::string_view text = head;
   absl::ConsumePrefix(&text, "\xEF\xBB\xBF");
   text = absl::StripLeadingAsciiWhitespace(text);
+  if (!text.empty() && absl::StrContains("[{", text.substr(0, 1))) return JsonFormat(path);
   if (!text.empty() && absl::StrContains("#%@", text.substr(0, 1))) return v1::TS;
   double label;
   const size_t stop = text.find_first_of(" \t,\r\n");
   if (ParseValue(text.substr(0, stop), &label)) return v1::UCR;
-  return BadData(path, "its format cannot be told from name and content", "choose --format ts, ucr, npy or csv");
+  return BadData(path, "its format cannot be told from name and content", "choose its --format");
 }
 
 absl::StatusOr<std::vector<Source>> ResolveSources(absl::Span<const std::string> paths, const Options& options,
@@ -157,13 +258,13 @@ absl::StatusOr<std::vector<Source>> ResolveSources(absl::Span<const std::string>
   if (paths.empty()) return absl::InvalidArgumentError("ingest: no source; name at least one, --source PATH");
   std::vector<std::string> files;
   for (const std::string& path : paths) {
-    STOKER_ASSIGN_OR_RETURN(std::string resolved, CheckRoots(path, roots));
+    STOKER_ASSIGN_OR_RETURN(const std::string resolved, CheckRoots(path, roots));
     std::error_code ignored;
     if (!std::filesystem::is_directory(resolved, ignored)) {
       files.push_back(path);
       continue;
     }
-    STOKER_ASSIGN_OR_RETURN(const std::vector<std::string> listed, ListDirectory(resolved, options.format()));
+    STOKER_ASSIGN_OR_RETURN(const std::vector<std::string> listed, ListSources(resolved, options.format()));
     files.insert(files.end(), listed.begin(), listed.end());
   }
   std::vector<Source> sources;
@@ -175,6 +276,7 @@ absl::StatusOr<std::vector<Source>> ResolveSources(absl::Span<const std::string>
     if (!seen.insert(source.path).second) return BadData(source.path, "the file is named twice", "name it once");
     STOKER_ASSIGN_OR_RETURN(source.format, ResolveFormat(source.path, options.format()));
     STOKER_RETURN_IF_ERROR(ResolveTargets(options, roots, &source));
+    if (source.format == v1::ID_PROP) STOKER_RETURN_IF_ERROR(ResolveMembers(roots, &source));
     if (!source.target_path.empty()) targets.insert(source.target_path);
     sources.push_back(std::move(source));
   }
@@ -184,7 +286,8 @@ absl::StatusOr<std::vector<Source>> ResolveSources(absl::Span<const std::string>
     return BadData(sources[1].path, "several arrays share one file of targets",
                    "ingest one .npy at a time, or an .npz");
   }
-  return sources;
+  STOKER_RETURN_IF_ERROR(CheckOneKind(sources));
+  return GroupFiles(std::move(sources));
 }
 
 absl::StatusOr<Options> CompleteOptions(const Options& options) {

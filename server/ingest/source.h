@@ -17,10 +17,16 @@ namespace stoker::ingest {
 inline constexpr uint64_t kMaxSourceFiles = 1'000'000;
 
 struct Source {
-  std::string path;                           // absolute, links resolved
+  std::string path;                           // absolute, links resolved; of ID_PROP the id_prop.csv
   v1::SourceFormat format = v1::FORMAT_AUTO;  // resolved: never AUTO
   std::string target_path;  // of the file with the targets, for .npy with `target_array`; resolved and checked too
+  // Structure files, absolute: of ID_PROP the one of each line; of structure files of their own, all in the folder
+  // `path`. Empty where `path` is the file.
+  std::vector<std::string> files{};
 };
+
+// JARVIS, ID_PROP, EXTXYZ, MATBENCH, POSCAR and CIF.
+bool IsCrystalFormat(v1::SourceFormat format);
 
 // Bytes of a regular file; InvalidArgument for anything else.
 absl::StatusOr<uint64_t> SourceSize(const std::string& path);

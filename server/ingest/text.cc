@@ -8,9 +8,14 @@
 #include <limits>
 #include <utility>
 
+#include "absl/strings/cord.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "absl/types/optional.h"
 #include "fast_float/fast_float.h"
 #include "server/ingest/file_bytes.h"
 #include "shared/base/status_macros.h"
@@ -20,6 +25,8 @@ namespace {
 
 constexpr size_t kReadBytes = 1 << 20;
 constexpr size_t kQuotedBytes = 40;
+constexpr absl::string_view kPlacePayload = "stoker/place";
+constexpr absl::string_view kReasonPayload = "stoker/reason";
 constexpr absl::string_view kUtf8Mark = "\xEF\xBB\xBF";
 
 bool IsBlank(char c) { return c == ' ' || c == '\t' || c == '\r'; }
@@ -27,7 +34,18 @@ bool IsBlank(char c) { return c == ' ' || c == '\t' || c == '\r'; }
 }  // namespace
 
 absl::Status BadData(absl::string_view place, absl::string_view reason, absl::string_view remedy) {
-  return absl::InvalidArgumentError(absl::StrCat("reading ", place, ": ", reason, "; ", remedy));
+  // One line, whatever the names of columns and files are made of.
+  std::string message = absl::StrCat("reading ", place, ": ", reason, "; ", remedy);
+  absl::StrReplaceAll({{"\n", "\\n"}, {"\r", "\\r"}}, &message);
+  absl::Status status = absl::InvalidArgumentError(message);
+  status.SetPayload(kPlacePayload, absl::Cord(place));
+  status.SetPayload(kReasonPayload, absl::Cord(reason));
+  return status;
+}
+
+BadDataParts PartsOf(const absl::Status& status) {
+  const absl::optional<absl::Cord> place = status.GetPayload(kPlacePayload), reason = status.GetPayload(kReasonPayload);
+  return {std::string(place.value_or(absl::Cord())), std::string(reason.value_or(absl::Cord()))};
 }
 
 std::string Quoted(absl::string_view text) {
@@ -79,6 +97,22 @@ bool ParseValue(absl::string_view text, double* value) {
   if (text.empty() || ParseValuePrefix(text.data(), end, &parsed) != end) return false;
   *value = parsed;
   return true;
+}
+
+TextLines::TextLines(absl::string_view text) : rest_(text) { absl::ConsumePrefix(&rest_, kUtf8Mark); }
+
+bool TextLines::Next(absl::string_view* line) {
+  if (rest_.empty()) return false;
+  const size_t stop = std::min(rest_.find('\n'), rest_.size());
+  *line = rest_.substr(0, stop);
+  if (absl::EndsWith(*line, "\r")) line->remove_suffix(1);
+  rest_.remove_prefix(std::min(stop + 1, rest_.size()));
+  ++line_;
+  return true;
+}
+
+std::vector<absl::string_view> Fields(absl::string_view line) {
+  return absl::StrSplit(line, absl::ByAnyChar(" \t\r\f\v"), absl::SkipEmpty());
 }
 
 absl::StatusOr<LineReader> LineReader::Open(const std::string& path, uint64_t begin, uint64_t end,

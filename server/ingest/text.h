@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -18,6 +19,13 @@ inline constexpr uint64_t kMaxLineBytes = 1 << 30;
 
 // InvalidArgument "reading <place>: <reason>; <remedy>".
 absl::Status BadData(absl::string_view place, absl::string_view reason, absl::string_view remedy);
+
+// The place and the reason of an error that BadData made; empty ones of any other.
+struct BadDataParts {
+  std::string place;
+  std::string reason;
+};
+BadDataParts PartsOf(const absl::Status& status);
 
 // For messages: in quotation marks, escaped, cut to 40 bytes.
 std::string Quoted(absl::string_view text);
@@ -33,6 +41,25 @@ bool ParseValue(absl::string_view text, double* value);
 
 // The same at the start of [begin, end): the first character that does not belong to the number, or nullptr.
 const char* ParseValuePrefix(const char* begin, const char* end, double* value);
+
+// Lines of text in memory, for small files. A byte-order mark at the start is not part of the first; a line ends with
+// LF or CRLF.
+class TextLines {
+ public:
+  explicit TextLines(absl::string_view text);
+
+  bool Next(absl::string_view* line);      // false at the end
+  uint64_t line() const { return line_; }  // of the last one, from 1; 0 before it
+  uint64_t bytes_left() const { return rest_.size(); }
+  absl::string_view rest() const { return rest_; }
+
+ private:
+  absl::string_view rest_;
+  uint64_t line_ = 0;
+};
+
+// The fields of a line, separated by blanks.
+std::vector<absl::string_view> Fields(absl::string_view line);
 
 // The lines that start in [begin, end) of a file: units that share a file see each line exactly once. A line ends with
 // LF or CRLF, the last one with the file; a byte-order mark at the start of the file is not part of the first. For one

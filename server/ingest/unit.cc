@@ -6,6 +6,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/ingest/crystal_plan.h"
+#include "server/ingest/crystal_unit.h"
 #include "server/ingest/csv_reader.h"
 #include "server/ingest/npy_reader.h"
 #include "server/ingest/text.h"
@@ -50,8 +52,14 @@ UnitSummary ParseSummary(const ordered_json& json) {  // throws nlohmann's excep
   }
   json.at("declared").get_to(summary.declared);
   for (const ordered_json& skip : json.at("skipped")) {
-    summary.skipped.push_back(
-        {skip.at("reason").get<std::string>(), skip.at("count").get<uint64_t>(), skip.at("line").get<uint64_t>()});
+    summary.skipped.push_back({skip.at("reason").get<std::string>(), skip.at("count").get<uint64_t>(),
+                               skip.at("line").get<uint64_t>(), skip.at("place").get<std::string>()});
+  }
+  json.at("close_atoms").get_to(summary.close_atoms);
+  json.at("elements").get_to(summary.elements);
+  for (const ordered_json& sidecar : json.at("sidecars")) {
+    summary.sidecars.push_back({sidecar.at("name").get<std::string>(), sidecar.at("dtype").get<std::string>(),
+                                sidecar.at("shape").get<std::vector<int64_t>>()});
   }
   return summary;
 }
@@ -85,10 +93,17 @@ std::string UnitSummary::ToJson() const {
                        {"target_width", target_width},
                        {"labels", ordered_json::array()},
                        {"declared", declared},
-                       {"skipped", ordered_json::array()}};
+                       {"skipped", ordered_json::array()},
+                       {"close_atoms", close_atoms},
+                       {"elements", elements},
+                       {"sidecars", ordered_json::array()}};
   for (const Label& label : labels) json["labels"].push_back({{"name", label.name}, {"samples", label.samples}});
   for (const Skip& skip : skipped) {
-    json["skipped"].push_back({{"reason", skip.reason}, {"count", skip.count}, {"line", skip.line}});
+    json["skipped"].push_back(
+        {{"reason", skip.reason}, {"count", skip.count}, {"line", skip.line}, {"place", skip.place}});
+  }
+  for (const Sidecar& sidecar : sidecars) {
+    json["sidecars"].push_back({{"name", sidecar.name}, {"dtype", sidecar.dtype}, {"shape", sidecar.shape}});
   }
   return json.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
 }
@@ -109,6 +124,10 @@ absl::StatusOr<std::vector<Unit>> PlanUnits(absl::Span<const Source> sources, co
     *whole.mutable_options() = options;
     whole.mutable_options()->set_format(source.format);
     if (!source.target_path.empty()) whole.mutable_options()->set_target_array(source.target_path);
+    if (IsCrystalFormat(source.format)) {
+      STOKER_RETURN_IF_ERROR(PlanCrystals(source, whole, &units));
+      continue;
+    }
     STOKER_ASSIGN_OR_RETURN(const uint64_t size, SourceSize(source.path));
     if (size == 0) return BadData(source.path, "the file is empty", "remove it from the sources");
     whole.set_end_bytes(size);
@@ -121,6 +140,7 @@ absl::StatusOr<std::vector<Unit>> PlanUnits(absl::Span<const Source> sources, co
     }
   }
   for (size_t i = 0; i < units.size(); ++i) units[i].set_unit(i);
+  STOKER_RETURN_IF_ERROR(CheckSidecarRows(units, options));
   return units;
 }
 
@@ -141,6 +161,13 @@ absl::StatusOr<std::string> RunUnit(const Unit& unit, const UnitProgress& progre
       return ReadNpyUnit(unit, progress);
     case v1::CSV:
       return ReadCsvUnit(unit, progress);
+    case v1::JARVIS:
+    case v1::ID_PROP:
+    case v1::EXTXYZ:
+    case v1::MATBENCH:
+    case v1::POSCAR:
+    case v1::CIF:
+      return ReadCrystalUnit(unit, progress);
     default:
       return absl::InvalidArgumentError(absl::StrCat("reading ", unit.source(), ": format ",
                                                      static_cast<int>(unit.options().format()), " is not known"));

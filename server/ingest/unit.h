@@ -45,7 +45,8 @@ struct UnitSummary {
   struct Skip {
     std::string reason;
     uint64_t count = 0;
-    uint64_t line = 0;  // of the first
+    uint64_t line = 0;    // of the first
+    std::string place{};  // of the first, where a line does not tell it
     bool operator==(const Skip&) const = default;
   };
   struct Label {
@@ -69,6 +70,17 @@ struct UnitSummary {
   std::vector<Label> labels;          // in the order of first appearance: the shard's `label` counts in them
   std::vector<std::string> declared;  // classes that the header lists
   std::vector<Skip> skipped;
+
+  // Of crystals only.
+  struct Sidecar {
+    std::string name;
+    std::string dtype;           // of safetensors, or "TEXT"
+    std::vector<int64_t> shape;  // of one sample
+    bool operator==(const Sidecar&) const = default;
+  };
+  uint64_t close_atoms = 0;       // samples with atoms nearer than kCloseAtoms
+  std::vector<int> elements;      // atomic numbers that there are, ascending
+  std::vector<Sidecar> sidecars;  // in the order of the options
 
   bool operator==(const UnitSummary&) const = default;
   std::string ToJson() const;

@@ -16,7 +16,10 @@ constexpr uint64_t kNever = std::numeric_limits<uint64_t>::max();
 // Batches from `from` to `to`, or kNever if `to` lies behind.
 uint64_t StepsBetween(const Stream& stream, const Position& from, const Position& to) {
   if (to < from) return kNever;
-  return (to.epoch - from.epoch) * stream.steps + to.step - from.step;
+  if (to.epoch - from.epoch > 64) return (to.epoch - from.epoch) * stream.Steps(from.epoch);  // nobody asks exactly
+  uint64_t steps = to.step;
+  for (uint64_t epoch = from.epoch; epoch < to.epoch; ++epoch) steps += stream.Steps(epoch);
+  return steps - from.step;
 }
 
 // How soon a session that does not want the batch yet will come to it; kNever if none will.
@@ -137,7 +140,8 @@ void Scheduler::CutIntoParts(Batch* batch) {
   const auto samples = static_cast<uint32_t>(batch->stream->spec.source->SamplesAt(batch->at));
   const uint64_t by_bytes = batch->layout.extent_bytes() / options_.least_part_bytes;
   const uint64_t most = std::min<uint64_t>(options_.parallel_parts, by_bytes);
-  const auto parts = static_cast<uint32_t>(std::clamp<uint64_t>(most, 1, std::max(samples, 1u)));
+  const uint64_t least = std::max(1u, (samples + options_.part_samples - 1) / options_.part_samples);
+  const auto parts = static_cast<uint32_t>(std::clamp<uint64_t>(most, least, std::max(samples, 1u)));
   for (uint32_t i = 0; i < parts; ++i) {
     const auto begin = static_cast<uint32_t>(uint64_t{samples} * i / parts);
     const auto end = static_cast<uint32_t>(uint64_t{samples} * (i + 1) / parts);

@@ -13,12 +13,18 @@ namespace stoker::schedule {
 namespace {
 
 Position After(const Stream& stream, Position position, uint64_t count) {
-  const uint64_t step = position.step + count;
-  return {position.epoch + step / stream.steps, step % stream.steps};
+  position.step += count;
+  for (uint64_t steps = stream.Steps(position.epoch); position.step >= steps; steps = stream.Steps(position.epoch)) {
+    position.step -= steps;
+    ++position.epoch;
+  }
+  return position;
 }
 
 // A position is normal when its step is a step; at the end of an epoch an EndOfEpoch is due first.
-bool AtEndOfEpoch(const Stream& stream, const Position& position) { return position.step == stream.steps; }
+bool AtEndOfEpoch(const Stream& stream, const Position& position) {
+  return position.step == stream.Steps(position.epoch);
+}
 
 template <typename T>
 void EraseOne(std::vector<T*>* list, T* item) {
@@ -50,13 +56,14 @@ absl::StatusOr<SessionId> Scheduler::OpenSession(const StreamSpec& stream_spec, 
         FormatSize(pool_->capacity_bytes()), ", in one piece at most ", FormatSize(pool_->largest_extent()),
         "; use smaller batches, or a larger arena (--arena-bytes, segment_bytes)"));
   }
-  const uint64_t steps = stream_spec.source->steps_per_epoch();
+  const uint64_t steps = stream_spec.source->Steps(spec.position.epoch);
   if (spec.position.step > steps) {
     return absl::InvalidArgumentError(
         absl::StrCat("position.step: ", spec.position.step, " is past the ", steps, " steps of an epoch"));
   }
   Stream* stream = FindOrCreateStream(stream_spec);
   stream->forgotten = false;
+  stream->last_steps = steps;
   auto session = std::make_unique<Session>();
   session->id = next_id_++;
   session->stream = stream;
@@ -74,7 +81,6 @@ Stream* Scheduler::FindOrCreateStream(const StreamSpec& spec) {
   auto stream = std::make_unique<Stream>();
   stream->id = next_id_++;
   stream->spec = spec;
-  stream->steps = spec.source->steps_per_epoch();
   Stream* const result = stream.get();
   streams_by_key_[spec.key] = result;
   streams_[result->id] = std::move(stream);
@@ -156,6 +162,16 @@ void Scheduler::UpdateWants(Session* session) {
   }
 }
 
+// A batch may be larger than all of the epoch that its session opened at.
+absl::Status Scheduler::CheckFits(const Batch& batch) const {
+  const uint64_t bytes = batch.layout.extent_bytes();
+  if (bytes <= pool_->largest_extent()) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("batch ", batch.at.step, " of epoch ", batch.at.epoch, " takes ", FormatSize(bytes),
+                   ", more than fits: ", FormatSize(pool_->largest_extent()),
+                   "; use a budget of bytes, or a larger arena (--arena-bytes, segment_bytes)"));
+}
+
 void Scheduler::Want(Session* session, const Position& at) {
   Stream* const stream = session->stream;
   std::unique_ptr<Batch>& batch = stream->batches[at];
@@ -167,10 +183,11 @@ void Scheduler::Want(Session* session, const Position& at) {
     absl::StatusOr<tensor::Layout> layout = stream->spec.source->LayoutAt(at);
     if (layout.ok()) {
       batch->layout = *std::move(layout);
+      batch->failure = CheckFits(*batch);
     } else {
-      batch->state = Batch::State::kFailed;
       batch->failure = layout.status();
     }
+    if (!batch->failure.ok()) batch->state = Batch::State::kFailed;
   }
   batch->wanters.push_back(session);
   if (batch->state == Batch::State::kPlanned) session->planned[at] = batch.get();
@@ -189,8 +206,11 @@ void Scheduler::Deliver(Session* session, absl::Time now) {
     if (AtEndOfEpoch(*stream, session->next)) {
       v1::SessionReply reply;
       reply.mutable_end_of_epoch()->set_epoch(session->next.epoch);
-      actions_->Send(session->id, std::move(reply));
       session->next = {session->next.epoch + 1, 0};
+      if (!session->EndsBefore(session->next)) {
+        reply.mutable_end_of_epoch()->set_next_steps(stream->Steps(session->next.epoch));
+      }
+      actions_->Send(session->id, std::move(reply));
       UpdateWants(session);
     }
     if (session->wanted == 0) return;

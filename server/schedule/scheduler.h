@@ -45,6 +45,7 @@ struct SchedulerOptions {
   uint32_t session_limit = 1024;
   uint32_t parallel_parts = 1;          // parts a batch is cut into, at most: the number of workers
   uint64_t least_part_bytes = 1 << 20;  // smaller batches are cut into fewer
+  uint32_t part_samples = 4096;         // a part has at most so many: it is told them in one message
 };
 
 class Scheduler {
@@ -106,6 +107,7 @@ class Scheduler {
   // Sessions.
   void UpdateWants(Session* session);
   void Want(Session* session, const Position& at);
+  absl::Status CheckFits(const Batch& batch) const;
   void Unwant(Session* session, Batch* batch);
   void Deliver(Session* session, absl::Time now);
   void Lend(Session* session, Batch* batch, absl::Time now);

@@ -43,12 +43,14 @@ struct Batch {
 struct Stream {
   StreamId id = 0;
   StreamSpec spec;
-  uint64_t steps = 0;
+  uint64_t last_steps = 0;  // of the epoch that a session last opened at: for status
   absl::flat_hash_map<Position, std::unique_ptr<Batch>> batches;
   std::vector<Session*> sessions;
   bool forgotten = false;  // since its last session: what is being made or pinned is not kept either
   uint64_t made = 0;
   uint64_t delivered = 0;
+
+  uint64_t Steps(uint64_t epoch) const { return spec.source->Steps(epoch); }
 };
 
 struct Session {

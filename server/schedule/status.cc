@@ -18,7 +18,8 @@ void FillStream(const Stream& stream, v1::StatusReply::Stream* out) {
   out->set_batches_made(stream.made);
   out->set_batches_delivered(stream.delivered);
   out->set_batch_bytes(stream.spec.source->full_batch_bytes());
-  out->set_steps_per_epoch(stream.steps);
+  out->set_steps_per_epoch(stream.last_steps);
+  out->set_oversize_samples(stream.spec.source->oversize_samples());
   *out->mutable_recipe() = stream.spec.recipe;
   *out->mutable_plan() = stream.spec.plan;
 }

@@ -55,10 +55,11 @@ class ExtentPool {
 class BatchSource {
  public:
   virtual ~BatchSource() = default;
-  virtual uint64_t steps_per_epoch() const = 0;                    // at least 1
+  virtual uint64_t Steps(uint64_t epoch) const = 0;                // of an epoch: at least 1
   virtual uint64_t SamplesAt(const Position& position) const = 0;  // may be 0
   virtual absl::StatusOr<tensor::Layout> LayoutAt(const Position& position) const = 0;
-  virtual uint64_t full_batch_bytes() const = 0;  // of the largest extent of the stream
+  virtual uint64_t full_batch_bytes() const = 0;           // of the largest extent of an epoch
+  virtual uint64_t oversize_samples() const { return 0; }  // over the plan's budget
   // "sample 17 (pump.ts:37)", for messages. `i` counts within the batch.
   virtual std::string DescribeSample(const Position& position, uint64_t i) const = 0;
 };

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "hwy/aligned_allocator.h"
 #include "hwy/cache_control.h"
 #include "server/transforms/gaf.h"
 #include "server/transforms/gaf_kernels.h"
@@ -67,6 +68,7 @@ class Bench {
   TransformBenchmarkRow StreamingRow() const;
 
  private:
+  double InCache(const GafEncoder& encoder) const;
   absl::Status Fill(GafEncoder& encoder, int64_t images_a_field);
   absl::Status Compare(GafEncoder& encoder);
 
@@ -126,13 +128,47 @@ absl::Status Bench::Compare(GafEncoder& encoder) {
   return absl::OkStatus();
 }
 
+// The same images row by row into a buffer that stays in the first cache: what the arithmetic takes, whatever the
+// memory.
+double Bench::InCache(const GafEncoder& encoder) const {
+  const GafOptions& o = encoder.options();
+  const auto all = SupportedGafKernels();
+  const auto named = [&](const GafKernels* kernels) { return kernels->name == encoder.path(); };
+  const GafKernels& kernels = **std::find_if(all.begin(), all.end(), named);
+  const int64_t padded = PaddedPixels(o.image_size);
+  const auto memory = hwy::AllocateAligned<double>(6 * padded);
+  double* const m = memory.get();
+  const GafPoints points = {.size = o.image_size,
+                            .x = m,
+                            .s = m + padded,
+                            .fast_x = m + 2 * padded,
+                            .fast_s = m + 3 * padded,
+                            .minus = m + 3 * padded,  // no kernel reads both
+                            .plus = m + 4 * padded,
+                            .low = reinterpret_cast<uint32_t*>(m + 5 * padded)};
+  const auto rows = hwy::AllocateAligned<uint8_t>(2 * padded * sizeof(double) + 2 * kPixelPadding * sizeof(double));
+  uint8_t* const gasf = o.gasf ? rows.get() : nullptr;
+  uint8_t* const gadf = o.gadf ? rows.get() + padded * sizeof(double) : nullptr;
+  constexpr int64_t kImages = 512;
+  const double seconds = SecondsOf([&] {
+    for (int64_t k = 0; k < kImages; ++k) {
+      for (int64_t j = 0; j < o.image_size; ++j) points.x[j] = std::tanh(windows_[k % kWindows][j]);
+      kernels.prepare[KernelIndex(o.dtype)](points);
+      for (int64_t row = 0; row < o.image_size; ++row) {
+        kernels.block[KernelIndex(o.dtype)](points, {row, 1, 0, o.image_size, o.image_size}, gasf, gadf);
+      }
+    }
+  });
+  return static_cast<double>(kImages * (o.gasf + o.gadf) * o.image_bytes()) / seconds;
+}
+
 absl::StatusOr<TransformBenchmarkRow> Bench::Measure(const Kernel& kernel) {
   STOKER_ASSIGN_OR_RETURN(GafEncoder encoder, GafEncoder::Create(kernel.options, kernel.path));
   STOKER_RETURN_IF_ERROR(Compare(encoder));
   const int64_t fields = kernel.options.gasf + kernel.options.gadf;
   const int64_t images = static_cast<int64_t>(memory_.size() / kernel.options.image_bytes()) / fields;
   const double bytes = static_cast<double>(images * fields * kernel.options.image_bytes());
-  std::vector<double> rates, ratios;
+  std::vector<double> rates, ratios, in_cache;
   for (int pass = 0; pass < options_.repeats; ++pass) {
     const absl::Span<uint8_t> lines = memory_.first(memory_.size() / kCacheLineBytes * kCacheLineBytes);
     const double streaming = static_cast<double>(lines.size()) / SecondsOf([&] { StreamFill(lines); });
@@ -141,11 +177,13 @@ absl::StatusOr<TransformBenchmarkRow> Bench::Measure(const Kernel& kernel) {
     STOKER_RETURN_IF_ERROR(filled);
     ratios.push_back(rates.back() / streaming);
     streaming_.push_back(streaming);
+    in_cache.push_back(InCache(encoder));
   }
   const double rate = Median(rates);
   return TransformBenchmarkRow{.name = kernel.name,
                                .bytes_per_second = rate,
                                .ratio_to_streaming = Median(ratios),
+                               .in_cache_bytes_per_second = Median(in_cache),
                                .series_per_second = rate / static_cast<double>(fields * kernel.options.image_bytes()),
                                .median_of = options_.repeats,
                                .low = *std::min_element(rates.begin(), rates.end()),
@@ -156,6 +194,7 @@ TransformBenchmarkRow Bench::StreamingRow() const {
   return {.name = "streaming_stores",
           .bytes_per_second = Median(streaming_),
           .ratio_to_streaming = 1.0,
+          .in_cache_bytes_per_second = 0.0,
           .series_per_second = 0.0,
           .median_of = static_cast<int>(streaming_.size()),
           .low = *std::min_element(streaming_.begin(), streaming_.end()),
@@ -191,9 +230,10 @@ void StreamFill(absl::Span<uint8_t> memory) {
 absl::StatusOr<std::vector<TransformBenchmarkRow>> RunTransformBenchmarks(const TransformBenchmarkOptions& options,
                                                                           absl::Span<uint8_t> memory) {
   if (options.points < kMinImageSize || options.points > kMaxImageSize || options.repeats < 1) {
-    return absl::InvalidArgumentError(absl::StrFormat("transform benchmark of %d points, %d passes: want %d..%d points, at "
-                                                      "least one pass",
-                                                      options.points, options.repeats, kMinImageSize, kMaxImageSize));
+    return absl::InvalidArgumentError(
+        absl::StrFormat("transform benchmark of %d points, %d passes: want %d..%d points, at "
+                        "least one pass",
+                        options.points, options.repeats, kMinImageSize, kMaxImageSize));
   }
   if (memory.size() < static_cast<size_t>(16 * options.points * options.points) * sizeof(float) ||
       reinterpret_cast<uintptr_t>(memory.data()) % kCacheLineBytes != 0) {

@@ -18,7 +18,8 @@
 namespace stoker::transforms {
 namespace {
 
-// How much is computed before it is written out: little, so that computing goes on while the memory takes what came before.
+// How much is computed before it is written out: little, so that computing goes on while the memory takes what came
+// before.
 constexpr size_t kTurnBytes = 512;
 // Columns at a time, so that the points of a wide image stay in the first-level cache.
 constexpr int64_t kMaxColumns = 512;
@@ -59,10 +60,16 @@ GafEncoder::Scratch::Scratch(const GafOptions& options, const GafKernels* kernel
       gasf(kernels, (turn_rows * options.image_size + kPixelPadding) * element_bytes),
       gadf(kernels, (turn_rows * options.image_size + kPixelPadding) * element_bytes) {
   const int64_t padded = PaddedPixels(options.image_size);
-  points_memory = hwy::AllocateAligned<double>(5 * padded);
+  points_memory = hwy::AllocateAligned<double>(6 * padded);
   double* memory = points_memory.get();
-  points = {options.image_size, memory, memory + padded, memory + 2 * padded, memory + 3 * padded,
-            reinterpret_cast<uint32_t*>(memory + 4 * padded)};
+  points = {.size = options.image_size,
+            .x = memory,
+            .s = memory + padded,
+            .fast_x = memory + 2 * padded,
+            .fast_s = memory + 3 * padded,
+            .minus = memory + 3 * padded,  // no kernel reads both
+            .plus = memory + 4 * padded,
+            .low = reinterpret_cast<uint32_t*>(memory + 5 * padded)};
 }
 
 GafEncoder::GafEncoder(const GafOptions& options, const GafKernels* kernels)
@@ -93,13 +100,13 @@ std::string_view GafEncoder::path() const { return kernels_->name; }
 
 void GafEncoder::Flush() { hwy::FlushStream(); }
 
-absl::Status GafEncoder::Encode(absl::Span<const double> window, int64_t valid_size, const ValueRange& bounds, void* gasf,
-                                void* gadf) {
+absl::Status GafEncoder::Encode(absl::Span<const double> window, int64_t valid_size, const ValueRange& bounds,
+                                void* gasf, void* gadf) {
   const int64_t n = static_cast<int64_t>(window.size());
   if (valid_size < 1 || valid_size > options_.image_size || valid_size > n) {
-    return absl::InvalidArgumentError(absl::StrFormat(
-        "a window of %d points cannot fill %d rows of an image of %d; choose a smaller image_size", n, valid_size,
-        options_.image_size));
+    return absl::InvalidArgumentError(
+        absl::StrFormat("a window of %d points cannot fill %d rows of an image of %d; choose a smaller image_size", n,
+                        valid_size, options_.image_size));
   }
   Scratch& scratch = *scratch_;
   const absl::Span<double> x(scratch.points.x, valid_size);

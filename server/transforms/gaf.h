@@ -6,7 +6,8 @@
 //   GASF[i][j] = x_i x_j - s_i s_j = cos(phi_i + phi_j)      symmetric
 //   GADF[i][j] = s_i x_j - x_i s_j = sin(phi_i - phi_j)      antisymmetric, its diagonal is 0
 // x and s are doubles. Elements of an image, row-major, native byte order:
-//   u8, u16   round_half_even((float64(float32(g)) + 1) * max / 2), g clipped to [-1, 1]; bit for bit what the reference
+//   u8, u16   round_half_even((float64(float32(g)) + 1) * max / 2), g clipped to [-1, 1]; bit for bit what the
+//   reference
 //             (gaf_reference.h) gives
 //   f32       g computed in float32 from x and s rounded to float32: within 5e-7 of float64, clipped to [-1, 1]
 //   f16, bf16 that f32 rounded to nearest even
@@ -39,11 +40,12 @@ struct GafKernels;
 // and always "scalar".
 std::vector<std::string> GafPaths();
 
-// Reused for many windows. One thread at a time; move-only; owns nothing but its scratch memory (below 100 S bytes + 4 KiB).
+// Reused for many windows. One thread at a time; move-only; owns nothing but its scratch memory (below 100 S bytes + 4
+// KiB).
 class GafEncoder {
  public:
-  // `path` is one of GafPaths(); empty picks the first. InvalidArgument for options that fail Check() or ask for neither
-  // field; NotFound for a path that this machine does not have.
+  // `path` is one of GafPaths(); empty picks the first. InvalidArgument for options that fail Check() or ask for
+  // neither field; NotFound for a path that this machine does not have.
   static absl::StatusOr<GafEncoder> Create(const GafOptions& options, std::string_view path = "");
 
   GafEncoder(GafEncoder&&) noexcept;
@@ -59,8 +61,9 @@ class GafEncoder {
   // `gasf`, `gadf`: aligned to the element; they must not overlap. Whole cache lines inside the image are written past
   //   the caches, the parts of lines at its ends by ordinary stores, so images may follow each other without a gap.
   //
-  // InvalidArgument (nothing written) when the window is shorter than valid_size, holds NaN or infinity, spans more than a
-  // double holds, or with NONE leaves [-1, 1] after the reduction. The caller puts the sample's name before the message.
+  // InvalidArgument (nothing written) when the window is shorter than valid_size, holds NaN or infinity, spans more
+  // than a double holds, or with NONE leaves [-1, 1] after the reduction. The caller puts the sample's name before the
+  // message.
   absl::Status Encode(absl::Span<const double> window, int64_t valid_size, const ValueRange& bounds, void* gasf,
                       void* gadf);
 

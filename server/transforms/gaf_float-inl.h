@@ -49,7 +49,8 @@ struct AsF16 {
     const auto bits = hn::BitCast(d, g);
     const auto sign = hn::And(bits, hn::Set(d, 0x80000000u));
     const auto magnitude = hn::Xor(bits, sign);
-    // Normal numbers: exponent from bias 127 to 15, half of the dropped unit added (less one where the kept bit is even).
+    // Normal numbers: exponent from bias 127 to 15, half of the dropped unit added (less one where the kept bit is
+    // even).
     const auto odd = hn::And(hn::ShiftRight<13>(magnitude), hn::Set(d, 1u));
     const auto normal = hn::ShiftRight<13>(hn::Add(hn::Add(magnitude, hn::Set(d, 0xc8000fffu)), odd));
     // Below 2^-14 the unit is 2^-24, that of float32 in [0.5, 1): the addition rounds.
@@ -88,9 +89,10 @@ struct AsBf16 {
 template <class Format>
 void PrepareFloat(const GafPoints& p) {
   PrepareRoots(p);
-  const int64_t n = hn::Lanes(FloatTag());
-  Interleave<Format::kWays>(p.x, p.size, n, static_cast<float*>(p.fast_x));
-  Interleave<Format::kWays>(p.s, p.size, n, static_cast<float*>(p.fast_s));
+  Interleave<Format::kWays>(
+      FloatTag(), p.size, [&p](int64_t j) { return p.x[j]; }, static_cast<float*>(p.fast_x));
+  Interleave<Format::kWays>(
+      FloatTag(), p.size, [&p](int64_t j) { return p.s[j]; }, static_cast<float*>(p.fast_s));
 }
 
 template <class Format, bool kGasf, bool kGadf>

@@ -25,8 +25,10 @@ struct GafPoints {
   double* x;  // the caller's; its padding is overwritten
   double* s;
   // What the kernel of the element type reads beside these, in the order that it likes best.
-  void* fast_x;  // float or double
-  void* fast_s;
+  void* fast_x;   // float or double
+  void* fast_s;   // float kernels
+  void* minus;    // integer kernels: x - s
+  void* plus;     // and x + s
   uint32_t* low;  // u8 only: lower halves of the float64 x
 };
 
@@ -34,15 +36,15 @@ struct GafPoints {
 struct Block {
   int64_t row;
   int64_t rows;
-  int64_t begin;    // a multiple of kPixelPadding
+  int64_t begin;  // a multiple of kPixelPadding
   int64_t columns;
-  int64_t stride;   // pixels from one row's place in the output to the next, >= columns
+  int64_t stride;  // pixels from one row's place in the output to the next, >= columns
 };
 
-// Writes the block's pixels to gasf and gadf, either of which may be null, at any alignment of the element. After each row
-// up to kPixelPadding pixels of anything follow, of which those inside the block are then overwritten.
+// Writes the block's pixels to gasf and gadf, either of which may be null, at any alignment of the element. After each
+// row up to kPixelPadding pixels of anything follow, of which those inside the block are then overwritten.
 using BlockKernel = void (*)(const GafPoints& points, const Block& block, void* gasf, void* gadf);
-// Fills s, fast_x, fast_s and keys from x[0, size).
+// Fills s and what the kernel reads from x[0, size).
 using PrepareKernel = void (*)(const GafPoints& points);
 
 struct GafKernels {

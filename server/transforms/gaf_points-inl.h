@@ -33,14 +33,20 @@ inline void PrepareRoots(const GafPoints& p) {
   std::fill(p.s + p.size, p.s + PaddedPixels(p.size), padding);
 }
 
-// Row kernels with ways > 1 make one word of `ways` neighbouring pixels in each lane. For that, of each block of
-// lanes * ways points, vector q holds the points q, q + ways, q + 2 ways, …
-template <int kWays, typename Out, typename In>
-HWY_INLINE void Interleave(const In* in, int64_t size, int64_t lanes, Out* out) {
-  for (int64_t block = 0; block < size; block += lanes * kWays) {
-    for (int64_t k = 0; k < lanes; ++k) {
-      for (int q = 0; q < kWays; ++q) out[block + q * lanes + k] = static_cast<Out>(in[block + k * kWays + q]);
-    }
+// out[j] = value(j) for j in [0, size), in an order that suits row kernels which make one word of kWays neighbouring
+// pixels in each lane: of each block of lanes * kWays points, vector q holds the points q, q + kWays, q + 2 kWays, …
+template <int kWays, class D, class F>
+HWY_INLINE void Interleave(D d, int64_t size, const F& value, hn::TFromD<D>* out) {
+  using T = hn::TFromD<D>;
+  const int64_t n = hn::Lanes(d);
+  HWY_ALIGN T points[kWays * hn::MaxLanes(d)];
+  for (int64_t block = 0; block < size; block += n * kWays) {
+    for (int64_t k = 0; k < n * kWays; ++k) points[k] = static_cast<T>(value(block + k));
+    hn::Vec<D> v[4];
+    if constexpr (kWays == 1) v[0] = hn::Load(d, points);
+    if constexpr (kWays == 2) hn::LoadInterleaved2(d, points, v[0], v[1]);
+    if constexpr (kWays == 4) hn::LoadInterleaved4(d, points, v[0], v[1], v[2], v[3]);
+    for (int q = 0; q < kWays; ++q) hn::Store(v[q], d, out + block + q * n);
   }
 }
 

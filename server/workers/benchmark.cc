@@ -23,7 +23,7 @@ constexpr double kGiga = 1e9;
 
 struct Row {
   std::string name;
-  double value, ratio, series_per_second, low, high;
+  double value, ratio, in_cache, series_per_second, low, high;
   int median_of, threads;
 };
 
@@ -33,6 +33,7 @@ void Print(const Row& row, std::ostream& out) {
   json["value"] = row.value / kGiga;
   json["unit"] = "GB/s";
   if (row.ratio > 0) json["ratio_to_limit"] = row.ratio;
+  if (row.in_cache > 0) json["arithmetic_limit"] = row.in_cache / kGiga;
   if (row.series_per_second > 0) json["series_per_second"] = row.series_per_second;
   json["median_of"] = row.median_of;
   json["spread"] = {row.low / kGiga, row.high / kGiga};
@@ -63,15 +64,14 @@ Row MeasureThreads(int threads, int repeats, absl::Span<uint8_t> memory) {
     if (repeat > 0) rates.push_back(static_cast<double>(part * static_cast<size_t>(threads)) / seconds.count());
   }
   std::sort(rates.begin(), rates.end());
-  return {"streaming_stores", rates[rates.size() / 2], 0, 0, rates.front(), rates.back(), repeats, threads};
+  return {"streaming_stores", rates[rates.size() / 2], 0, 0, 0, rates.front(), rates.back(), repeats, threads};
 }
 
 }  // namespace
 
 absl::Status RunBenchmark(const BenchmarkOptions& options, std::ostream& out) {
-  STOKER_ASSIGN_OR_RETURN(auto segment,
-                          segment::Segment::Create({.instance_id = absl::StrFormat("%016x", ::getpid()),
-                                                    .size_bytes = uint64_t(options.mib) << 20}));
+  STOKER_ASSIGN_OR_RETURN(auto segment, segment::Segment::Create({.instance_id = absl::StrFormat("%016x", ::getpid()),
+                                                                  .size_bytes = uint64_t(options.mib) << 20}));
   STOKER_RETURN_IF_ERROR(segment.Prefault(0, segment.size_bytes()));
   const absl::Span<uint8_t> memory(segment.data(), segment.size_bytes());
   transforms::TransformBenchmarkOptions transforms;
@@ -79,8 +79,8 @@ absl::Status RunBenchmark(const BenchmarkOptions& options, std::ostream& out) {
   transforms.all_paths = options.all_paths;
   STOKER_ASSIGN_OR_RETURN(const auto rows, transforms::RunTransformBenchmarks(transforms, memory));
   for (const auto& row : rows) {
-    Print({row.name, row.bytes_per_second, row.ratio_to_streaming, row.series_per_second, row.low, row.high,
-           row.median_of, 1},
+    Print({row.name, row.bytes_per_second, row.ratio_to_streaming, row.in_cache_bytes_per_second, row.series_per_second,
+           row.low, row.high, row.median_of, 1},
           out);
   }
   if (options.threads > 1) Print(MeasureThreads(options.threads, options.repeats, memory), out);

@@ -15,8 +15,8 @@ struct BenchmarkOptions {
 };
 
 // What this machine's memory takes and what the transforms make of it. One line of JSON a row:
-//   {"name": …, "value": …, "unit": "GB/s", "ratio_to_limit": …, "series_per_second": …, "median_of": …, "spread":
-//   [low, high],
+//   {"name": …, "value": …, "unit": "GB/s", "ratio_to_limit": …, "arithmetic_limit": …, "series_per_second": …,
+//   "median_of": …, "spread": [low, high],
 //    "threads": …}
 // ResourceExhausted when there is no room for the memory.
 absl::Status RunBenchmark(const BenchmarkOptions& options, std::ostream& out);

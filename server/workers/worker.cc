@@ -17,6 +17,10 @@ void FillStatus(const absl::Status& status, v1::WorkerStatus* out) {
   out->set_message(std::string(status.message().substr(0, kLongestMessage)));
 }
 
+batch::Counts ToCounts(const v1::ToWorker::Counts& message) {
+  return {message.samples(), message.nodes(), message.edges(), message.triplets(), message.text_bytes()};
+}
+
 }  // namespace
 
 void Worker::Run() {
@@ -42,7 +46,7 @@ absl::Status Worker::Handle(const v1::ToWorker& message, UniqueFd fd) {
     case v1::ToWorker::kOpenStream: {
       const auto& open = message.open_stream();
       Stream& stream = streams_[open.stream()];
-      auto maker = batch::BatchMaker::Create(open.store_dir(), open.recipe(), open.plan());
+      auto maker = batch::BatchMaker::Create(open.store_dir(), open.recipe());
       stream.status = maker.status();
       if (maker.ok()) stream.maker = *std::move(maker);
       return absl::OkStatus();
@@ -100,7 +104,7 @@ absl::Status Worker::Make(const v1::ToWorker::MakePart& part) {
     return absl::InternalError(absl::StrCat("part ", part.part(), ": extent is not inside the segment"));
   }
   return stream->second.maker->WritePart(
-      {part.epoch(), part.step()}, part.first_sample(), part.sample_count(),
+      part.sample(), ToCounts(part.before()), ToCounts(part.total()),
       {segment->second.mutable_data() + part.extent_offset_bytes(), part.extent_size_bytes()});
 }
 

@@ -1,77 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "shared/store/time_series_store.h"
 
-#include <google/protobuf/util/json_util.h>
-
 #include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "shared/base/posix.h"
 #include "shared/base/status_macros.h"
 
 namespace stoker::store {
 namespace {
 
-constexpr uint64_t kManifestLimitBytes = 256 << 20;
-
-absl::Status DamagedShard(absl::string_view path, absl::string_view why) {
-  return absl::DataLossError(absl::StrCat("reading ", path, ": ", why, "; ingest the source again"));
-}
-
-// A name of a file in the directory itself, so that a manifest cannot lead elsewhere.
-bool IsPlainName(absl::string_view name) {
-  return !name.empty() && name[0] != '.' && name.find('/') == absl::string_view::npos;
-}
-
 absl::Status CheckManifest(const std::string& path, const v1::StoreManifest& manifest) {
   const v1::TimeSeriesInfo& info = manifest.time_series();
-  uint64_t samples = 0;
-  for (const v1::ShardInfo& shard : manifest.shards()) {
-    if (!IsPlainName(shard.file())) return DamagedShard(path, absl::StrCat("shard named '", shard.file(), "'"));
-    if (__builtin_add_overflow(samples, shard.samples(), &samples)) return DamagedShard(path, "samples overflow");
-  }
-  if (samples != manifest.samples()) {
-    return DamagedShard(path, absl::StrCat("shards have ", samples, " samples, the store ", manifest.samples()));
-  }
   if (info.channels().empty() || info.length_max() == 0 || info.length_min() > info.length_max() ||
       info.channel_min_size() != info.channels_size() || info.channel_max_size() != info.channels_size() ||
       (info.window() != 0 && (info.stride() == 0 || info.length_max() != info.window()))) {
-    return DamagedShard(path, "channels, lengths or window do not fit each other");
+    return Damaged(path, "channels, lengths or window do not fit each other");
   }
   if (manifest.target() == v1::IngestOptions::TARGET_VALUE && manifest.target_width() == 0) {
-    return DamagedShard(path, "targets without width");
+    return Damaged(path, "targets without width");
   }
   return absl::OkStatus();
 }
 
 }  // namespace
-
-absl::StatusOr<v1::StoreManifest> ReadManifest(const std::string& path) {
-  STOKER_ASSIGN_OR_RETURN(const std::string json, ReadFile(path, kManifestLimitBytes));
-  v1::StoreManifest manifest;
-  google::protobuf::util::JsonParseOptions options;
-  options.ignore_unknown_fields = true;  // of a later version: the version tells whether it can be read
-  const auto parsed = google::protobuf::util::JsonStringToMessage(json, &manifest, options);
-  if (!parsed.ok()) return DamagedShard(path, absl::StrCat("not a store manifest: ", std::string(parsed.message())));
-  if (manifest.version() != kStoreVersion) {
-    return absl::FailedPreconditionError(absl::StrCat("reading ", path, ": store version ", manifest.version(),
-                                                      ", want ", kStoreVersion, "; ingest the source again"));
-  }
-  return manifest;
-}
-
-absl::Status WriteManifest(const std::string& path, const v1::StoreManifest& manifest) {
-  std::string json;
-  google::protobuf::util::JsonPrintOptions options;
-  options.add_whitespace = true;
-  options.preserve_proto_field_names = true;
-  const auto printed = google::protobuf::util::MessageToJsonString(manifest, &json, options);
-  if (!printed.ok()) {
-    return absl::InternalError(absl::StrCat("writing ", path, ": ", std::string(printed.message())));
-  }
-  return WriteFileAtomically(path, json);
-}
 
 void SampleView::CopyChannel(uint64_t c, double* out) const {
   if (f64 != nullptr) {
@@ -106,13 +58,10 @@ absl::StatusOr<std::shared_ptr<const TimeSeriesStore>> TimeSeriesStore::Open(con
 
 absl::StatusOr<std::unique_ptr<TimeSeriesStore::Shard>> TimeSeriesStore::OpenShard(const std::string& dir,
                                                                                    const v1::ShardInfo& info) const {
-  STOKER_ASSIGN_OR_RETURN(SafetensorsFile file, SafetensorsFile::Open(absl::StrCat(dir, "/", info.file())));
+  STOKER_ASSIGN_OR_RETURN(SafetensorsFile file, OpenShardFile(dir, info));
   auto shard = std::make_unique<Shard>(std::move(file));
   const SafetensorsFile& f = shard->file;
-  const auto damaged = [&](absl::string_view why) { return DamagedShard(f.path(), why); };
-  if (f.size_bytes() != info.size_bytes()) {
-    return damaged(absl::StrCat(f.size_bytes(), " bytes, the manifest says ", info.size_bytes()));
-  }
+  const auto damaged = [&](absl::string_view why) { return Damaged(f.path(), why); };
   shard->source = info.source();
   const auto place = f.metadata().find("place");
   shard->by_line = place == f.metadata().end() || place->second == "line";
@@ -161,7 +110,7 @@ absl::StatusOr<TimeSeriesStore::Place> TimeSeriesStore::Locate(uint64_t index) c
   // first_sample that does not rise would lead anywhere.
   if (next == shard.first_sample.begin() || series >= shard.series_length.size() ||
       shard.first_sample[series] > local) {
-    return DamagedShard(shard.file.path(), "first_sample is not sorted");
+    return Damaged(shard.file.path(), "first_sample is not sorted");
   }
   return Place{&shard, series, static_cast<uint64_t>(local - shard.first_sample[series])};
 }
@@ -179,7 +128,7 @@ absl::StatusOr<SampleView> TimeSeriesStore::Sample(uint64_t index) const {
     sound = sound && length >= window_ && place.window <= (length - window_) / stride_;
     start = place.window * stride_;
   }
-  if (!sound) return DamagedShard(shard.file.path(), absl::StrCat("series ", place.series, " lies outside the values"));
+  if (!sound) return Damaged(shard.file.path(), absl::StrCat("series ", place.series, " lies outside the values"));
   SampleView view;
   if (shard.f32.empty()) {
     view.f64 = shard.f64.data() + offset + start;
@@ -192,7 +141,7 @@ absl::StatusOr<SampleView> TimeSeriesStore::Sample(uint64_t index) const {
   if (!shard.class_target.empty()) {
     view.class_id = shard.class_target[place.series];
     if (view.class_id < 0 || view.class_id >= manifest_.classes_size()) {
-      return DamagedShard(shard.file.path(), absl::StrCat("class ", view.class_id, " of ", manifest_.classes_size()));
+      return Damaged(shard.file.path(), absl::StrCat("class ", view.class_id, " of ", manifest_.classes_size()));
     }
   }
   if (!shard.value_target.empty()) {

@@ -15,18 +15,11 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "shared/store/manifest.h"
 #include "shared/store/safetensors.h"
 #include "stoker/v1/store.pb.h"
 
 namespace stoker::store {
-
-inline constexpr uint32_t kStoreVersion = 1;
-inline constexpr char kManifestName[] = "store.json";
-
-// StoreManifest as the JSON of store.json. DataLoss naming `path` when it is malformed, FailedPrecondition for a
-// version other than kStoreVersion.
-absl::StatusOr<v1::StoreManifest> ReadManifest(const std::string& path);
-absl::Status WriteManifest(const std::string& path, const v1::StoreManifest& manifest);
 
 // One sample, valid as long as its store. Exactly one of f64 and f32 is set: point t of channel c is
 // f64[c * channel_stride + t].

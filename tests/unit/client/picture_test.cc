@@ -6,7 +6,9 @@
 
 #include <cmath>
 #include <cstring>
+#include <map>
 
+#include "client/ctl/crystal_picture.h"
 #include "client/src/batch_data.h"
 #include "shared/tensor/layout.h"
 #include "tests/support/status_matchers.h"
@@ -112,6 +114,63 @@ TEST(PictureTest, EncodePng_CanBeReadBack) {
   ASSERT_NE(png_image_finish_read(&image, nullptr, pixels.data(), 0, nullptr), 0);
   EXPECT_EQ(pixels[0], 9);
   EXPECT_EQ(pixels[pixels.size() - 1], 3);
+}
+
+// Two cells: caesium chloride, whose eight corners show the first atom, and a molecule of two atoms.
+Batch Crystals(v1::DType index) {
+  const std::vector<tensor::TensorSpec> specs = {
+      {"atomic_number", index, {4}}, {"frac_coords", v1::DTYPE_F32, {4, 3}}, {"lattice", v1::DTYPE_F32, {2, 3, 3}},
+      {"ptr", index, {3}},           {"edge_index", index, {2, 4}},          {"r", v1::DTYPE_F32, {4, 3}}};
+  const std::map<std::string, std::vector<float>> values = {
+      {"atomic_number", {8, 17, 1, 8}},
+      {"frac_coords", {0, 0, 0, 0.5f, 0.5f, 0.5f, 0, 0, 0, 0.96f, 0, 0}},
+      {"lattice", {4.1f, 0, 0, 0, 4.1f, 0, 0, 0, 4.1f, 0, 0, 0, 0, 0, 0, 0, 0, 0}},
+      {"ptr", {0, 2, 4}},
+      {"edge_index", {0, 1, 2, 3, 1, 0, 3, 2}},
+      {"r", {2.05f, 2.05f, 2.05f, -2.05f, -2.05f, -2.05f, 0.96f, 0, 0, -0.96f, 0, 0}}};
+  return MakeBatch(specs, [&, index](const std::string& name, int64_t element, uint8_t* place) {
+    const float value = values.at(name)[static_cast<size_t>(element)];
+    const bool real = name == "frac_coords" || name == "lattice" || name == "r";
+    if (real) {
+      Put(place, value);
+    } else if (index == v1::DTYPE_I32) {
+      Put(place, static_cast<int32_t>(value));
+    } else {
+      Put(place, static_cast<int64_t>(value));
+    }
+  });
+}
+
+// Pixels of a picture's column of structures in which one part of the colour stands out.
+int CountPixels(const Picture& picture, uint32_t left, uint32_t right, size_t part) {
+  int count = 0;
+  for (uint32_t y = 0; y < picture.height(); ++y) {
+    for (uint32_t x = left; x < right; ++x) {
+      const Colour colour = picture.at(x, y);
+      count += colour[part] > 60 + std::max(colour[(part + 1) % 3], colour[(part + 2) % 3]) ? 1 : 0;
+    }
+  }
+  return count;
+}
+
+TEST(CrystalSheetTest, ShowsEachStructureWithItsElementsInTheirColours) {
+  for (const v1::DType index : {v1::DTYPE_I64, v1::DTYPE_I32}) {
+    ASSERT_OK_AND_ASSIGN(const Picture picture, CrystalSheet(Crystals(index), 5));
+    EXPECT_EQ(picture.width(), 8u + 2 * (240 + 8));
+    EXPECT_EQ(picture.height(), 8u + 240 + 8);
+    EXPECT_EQ(picture.at(0, 0), (Colour{255, 255, 255}));
+    const uint32_t middle = picture.width() / 2;
+    EXPECT_GT(CountPixels(picture, 0, middle, 0), 8 * CountPixels(picture, 0, middle, 1) / 3) << "eight corners, red";
+    EXPECT_GT(CountPixels(picture, 0, middle, 1), 50) << "one atom in the middle, green";
+    EXPECT_GT(CountPixels(picture, middle, picture.width(), 0), 50) << "a molecule without a cell";
+    EXPECT_EQ(CountPixels(picture, middle, picture.width(), 1), 0);
+  }
+}
+
+TEST(CrystalSheetTest, WithoutATensorThatItNeeds_IsInvalidArgumentThatNamesIt) {
+  const Batch batch = MakeBatch({{"frac_coords", v1::DTYPE_F32, {1, 3}}},
+                                [](const std::string&, int64_t, uint8_t* place) { Put(place, 0.0f); });
+  EXPECT_THAT(CrystalSheet(batch, 1), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("lattice")));
 }
 
 }  // namespace

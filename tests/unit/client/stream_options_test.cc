@@ -52,9 +52,9 @@ MATCHER_P(EqualsProto, expected, "") {
   return google::protobuf::util::MessageDifferencer::Equals(arg, expected);
 }
 
-TEST_F(StreamOptionsTest, WithoutOptions_IsADefaultGafRecipe) {
+TEST_F(StreamOptionsTest, WithoutOptions_IsLeftToTheDataSet) {
   EXPECT_EQ(Parse({}), "");
-  EXPECT_THAT(MakeRecipe(recipe_).value(), EqualsProto(Text("gaf {}")));
+  EXPECT_THAT(MakeRecipe(recipe_).value(), EqualsProto(v1::Recipe()));
   const v1::Plan plan = MakePlan(plan_).value();
   EXPECT_EQ(plan.batch_size(), 64u);
   EXPECT_EQ(plan.world(), 1u);
@@ -127,6 +127,49 @@ TEST_F(StreamOptionsTest, RecipeFile_IsReadAsTextproto) {
 
 TEST_F(StreamOptionsTest, RecipeFile_ExcludesTheOtherRecipeOptions) {
   EXPECT_THAT(Parse({"--recipe", "x", "--dtype", "u8"}), HasSubstr("--recipe"));
+}
+
+TEST_F(StreamOptionsTest, CrystalOptions_AreAGraphRecipe) {
+  EXPECT_EQ(Parse({"--tensors", "edge_index, rbf", "--line-graph", "torch", "--rbf", "40,0.5,6", "--float", "bf16",
+                   "--index", "i32"}),
+            "");
+  EXPECT_THAT(MakeRecipe(recipe_).value(),
+              EqualsProto(Text("graph { tensors: 'edge_index' tensors: 'rbf' line_graph: TORCH "
+                               "rbf { bins: 40 low: 0.5 high: 6 } float_dtype: DTYPE_BF16 index_dtype: DTYPE_I32 }")));
+}
+
+TEST_F(StreamOptionsTest, OptionsOfBothKinds_AreRefused) {
+  EXPECT_EQ(Parse({"--tensors", "edge_index", "--dtype", "u8"}), "");
+  EXPECT_THAT(MakeRecipe(recipe_), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("some for crystals")));
+}
+
+TEST_F(StreamOptionsTest, BadCrystalOption_NamesItWithItsValue) {
+  recipe_.rbf = "80,0";
+  EXPECT_THAT(MakeRecipe(recipe_), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("--rbf 80,0: ")));
+  recipe_.rbf.clear();
+  recipe_.line_graph = "dgl2";
+  EXPECT_THAT(MakeRecipe(recipe_), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("--line-graph dgl2: ")));
+}
+
+TEST_F(StreamOptionsTest, Budget_StandsInPlaceOfTheBatchSize) {
+  EXPECT_EQ(Parse({"--budget", "graphs=64,nodes=2000,edges=30000,triplets=400000,bytes=1GiB", "--oversize", "alone"}),
+            "");
+  const v1::Plan plan = MakePlan(plan_).value();
+  EXPECT_EQ(plan.batch_size(), 0u);
+  EXPECT_EQ(plan.budget().graphs(), 64u);
+  EXPECT_EQ(plan.budget().nodes(), 2000u);
+  EXPECT_EQ(plan.budget().edges(), 30000u);
+  EXPECT_EQ(plan.budget().triplets(), 400000u);
+  EXPECT_EQ(plan.budget().bytes(), uint64_t{1} << 30);
+  EXPECT_EQ(plan.oversize(), v1::OVERSIZE_ALONE);
+  EXPECT_THAT(Parse({"--budget", "nodes=5", "--batch-size", "3"}), HasSubstr("--batch-size"));
+}
+
+TEST_F(StreamOptionsTest, BadBudget_NamesTheLimit) {
+  for (const char* limit : {"nodes", "nodes=", "nodes=-1", "bytes=many", "atoms=5"}) {
+    plan_.budget = {limit};
+    EXPECT_THAT(MakePlan(plan_), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(limit))) << limit;
+  }
 }
 
 }  // namespace

@@ -19,6 +19,14 @@ using ::stoker::testing::TempDir;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
+TEST(BadDataTest, IsOneLineWhateverItNames) {
+  const absl::Status status = BadData("a\nb.csv:1", "no column 'x'", "takes of y\r\nz");
+  EXPECT_EQ(status.message(), "reading a\\nb.csv:1: no column 'x'; takes of y\\r\\nz");
+  EXPECT_EQ(PartsOf(status).place, "a\nb.csv:1");
+  EXPECT_EQ(PartsOf(status).reason, "no column 'x'");
+  EXPECT_EQ(PartsOf(absl::NotFoundError("gone")).reason, "");
+}
+
 TEST(ParseValueTest, Numbers_AreReadExactly) {
   const auto value = [](absl::string_view text) {
     double parsed = -99;

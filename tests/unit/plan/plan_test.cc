@@ -32,16 +32,22 @@ v1::Plan Plan(uint32_t batch_size, uint32_t rank, uint32_t world, v1::TailPolicy
   return plan;
 }
 
-std::vector<uint64_t> Batch(const BatchPlan& plan, uint64_t epoch, uint64_t step) {
+absl::StatusOr<CountPlan> Create(const v1::Plan& proto, uint64_t samples) {
+  absl::StatusOr<v1::Plan> complete = CompletePlan(proto);
+  if (!complete.ok()) return complete.status();
+  return CountPlan(*complete, samples);
+}
+
+std::vector<uint64_t> Batch(const CountPlan& plan, uint64_t epoch, uint64_t step) {
   return plan.Samples(epoch, step, 0, plan.Range(step).count);
 }
 
 // All plans of one world, rank by rank.
-std::vector<BatchPlan> Ranks(uint64_t samples, uint32_t batch, uint32_t world, v1::TailPolicy tail,
+std::vector<CountPlan> Ranks(uint64_t samples, uint32_t batch, uint32_t world, v1::TailPolicy tail,
                              bool shuffle = true) {
-  std::vector<BatchPlan> ranks;
+  std::vector<CountPlan> ranks;
   for (uint32_t rank = 0; rank < world; ++rank) {
-    const absl::StatusOr<BatchPlan> plan = BatchPlan::Create(Plan(batch, rank, world, tail, shuffle), samples);
+    const absl::StatusOr<CountPlan> plan = Create(Plan(batch, rank, world, tail, shuffle), samples);
     EXPECT_OK(plan);
     if (plan.ok()) ranks.push_back(*plan);
   }
@@ -49,10 +55,10 @@ std::vector<BatchPlan> Ranks(uint64_t samples, uint32_t batch, uint32_t world, v
 }
 
 // What a world delivers in an epoch, in the order of steps and in them of ranks.
-std::vector<uint64_t> Delivered(const std::vector<BatchPlan>& ranks, uint64_t epoch) {
+std::vector<uint64_t> Delivered(const std::vector<CountPlan>& ranks, uint64_t epoch) {
   std::vector<uint64_t> all;
-  for (uint64_t step = 0; step < ranks[0].steps_per_epoch(); ++step) {
-    for (const BatchPlan& rank : ranks) {
+  for (uint64_t step = 0; step < ranks[0].Steps(0); ++step) {
+    for (const CountPlan& rank : ranks) {
       const std::vector<uint64_t> batch = Batch(rank, epoch, step);
       all.insert(all.end(), batch.begin(), batch.end());
     }
@@ -72,19 +78,19 @@ void ForAll(const std::function<void(uint64_t samples, uint32_t batch, uint32_t 
   }
 }
 
-TEST(BatchPlan, AnyTail_GivesEveryRankTheSameNumberOfSteps) {
+TEST(CountPlan, AnyTail_GivesEveryRankTheSameNumberOfSteps) {
   for (const v1::TailPolicy tail : {v1::KEEP, v1::DROP, v1::PAD}) {
     ForAll([&](uint64_t samples, uint32_t batch, uint32_t world) {
       const uint64_t global = uint64_t{batch} * world;
       const uint64_t steps = tail == v1::DROP ? samples / global : (samples + global - 1) / global;
-      for (const BatchPlan& rank : Ranks(samples, batch, world, tail)) ASSERT_EQ(rank.steps_per_epoch(), steps);
+      for (const CountPlan& rank : Ranks(samples, batch, world, tail)) ASSERT_EQ(rank.Steps(0), steps);
     });
   }
 }
 
-TEST(BatchPlan, Keep_DeliversEverySampleExactlyOnce) {
+TEST(CountPlan, Keep_DeliversEverySampleExactlyOnce) {
   ForAll([](uint64_t samples, uint32_t batch, uint32_t world) {
-    const std::vector<BatchPlan> ranks = Ranks(samples, batch, world, v1::KEEP);
+    const std::vector<CountPlan> ranks = Ranks(samples, batch, world, v1::KEEP);
     std::vector<uint64_t> all = Delivered(ranks, 3);
     std::sort(all.begin(), all.end());
     ASSERT_EQ(all.size(), samples);
@@ -92,10 +98,10 @@ TEST(BatchPlan, Keep_DeliversEverySampleExactlyOnce) {
   });
 }
 
-TEST(BatchPlan, Keep_OnlyItsLastStepIsSmallerAndIsSharedEvenly) {
+TEST(CountPlan, Keep_OnlyItsLastStepIsSmallerAndIsSharedEvenly) {
   ForAll([](uint64_t samples, uint32_t batch, uint32_t world) {
-    const std::vector<BatchPlan> ranks = Ranks(samples, batch, world, v1::KEEP);
-    const uint64_t last = ranks[0].steps_per_epoch() - 1;
+    const std::vector<CountPlan> ranks = Ranks(samples, batch, world, v1::KEEP);
+    const uint64_t last = ranks[0].Steps(0) - 1;
     const uint64_t left = samples - last * batch * world;
     for (uint32_t rank = 0; rank < world; ++rank) {
       for (uint64_t step = 0; step < last; ++step) ASSERT_EQ(ranks[rank].Range(step).count, batch);
@@ -104,11 +110,11 @@ TEST(BatchPlan, Keep_OnlyItsLastStepIsSmallerAndIsSharedEvenly) {
   });
 }
 
-TEST(BatchPlan, Drop_DeliversFullBatchesOfSamplesAtMostOnce) {
+TEST(CountPlan, Drop_DeliversFullBatchesOfSamplesAtMostOnce) {
   ForAll([](uint64_t samples, uint32_t batch, uint32_t world) {
-    const std::vector<BatchPlan> ranks = Ranks(samples, batch, world, v1::DROP);
-    for (const BatchPlan& rank : ranks) {
-      for (uint64_t step = 0; step < rank.steps_per_epoch(); ++step) ASSERT_EQ(rank.Range(step).count, batch);
+    const std::vector<CountPlan> ranks = Ranks(samples, batch, world, v1::DROP);
+    for (const CountPlan& rank : ranks) {
+      for (uint64_t step = 0; step < rank.Steps(0); ++step) ASSERT_EQ(rank.Range(step).count, batch);
     }
     const std::vector<uint64_t> all = Delivered(ranks, 3);
     const std::set<uint64_t> once(all.begin(), all.end());
@@ -118,11 +124,11 @@ TEST(BatchPlan, Drop_DeliversFullBatchesOfSamplesAtMostOnce) {
   });
 }
 
-TEST(BatchPlan, Pad_DeliversFullBatchesOfEverySampleAtLeastOnce) {
+TEST(CountPlan, Pad_DeliversFullBatchesOfEverySampleAtLeastOnce) {
   ForAll([](uint64_t samples, uint32_t batch, uint32_t world) {
-    const std::vector<BatchPlan> ranks = Ranks(samples, batch, world, v1::PAD);
-    for (const BatchPlan& rank : ranks) {
-      for (uint64_t step = 0; step < rank.steps_per_epoch(); ++step) ASSERT_EQ(rank.Range(step).count, batch);
+    const std::vector<CountPlan> ranks = Ranks(samples, batch, world, v1::PAD);
+    for (const CountPlan& rank : ranks) {
+      for (uint64_t step = 0; step < rank.Steps(0); ++step) ASSERT_EQ(rank.Range(step).count, batch);
     }
     const std::vector<uint64_t> all = Delivered(ranks, 3);
     ASSERT_EQ(std::set<uint64_t>(all.begin(), all.end()).size(), samples);
@@ -131,15 +137,15 @@ TEST(BatchPlan, Pad_DeliversFullBatchesOfEverySampleAtLeastOnce) {
 }
 
 // With the same batch_size * world, any world sees what a single process sees, step by step.
-TEST(BatchPlan, RanksTogether_AreTheSingleProcessWithTheGlobalBatch) {
+TEST(CountPlan, RanksTogether_AreTheSingleProcessWithTheGlobalBatch) {
   for (const v1::TailPolicy tail : {v1::KEEP, v1::DROP, v1::PAD}) {
     ForAll([&](uint64_t samples, uint32_t batch, uint32_t world) {
-      const BatchPlan single = Ranks(samples, batch * world, 1, tail)[0];
-      const std::vector<BatchPlan> ranks = Ranks(samples, batch, world, tail);
-      ASSERT_EQ(single.steps_per_epoch(), ranks[0].steps_per_epoch());
-      for (uint64_t step = 0; step < single.steps_per_epoch(); ++step) {
+      const CountPlan single = Ranks(samples, batch * world, 1, tail)[0];
+      const std::vector<CountPlan> ranks = Ranks(samples, batch, world, tail);
+      ASSERT_EQ(single.Steps(0), ranks[0].Steps(0));
+      for (uint64_t step = 0; step < single.Steps(0); ++step) {
         std::vector<uint64_t> together;
-        for (const BatchPlan& rank : ranks) {
+        for (const CountPlan& rank : ranks) {
           const std::vector<uint64_t> part = Batch(rank, 5, step);
           together.insert(together.end(), part.begin(), part.end());
         }
@@ -149,90 +155,88 @@ TEST(BatchPlan, RanksTogether_AreTheSingleProcessWithTheGlobalBatch) {
   }
 }
 
-TEST(BatchPlan, WithoutShuffle_IsTheOrderOfTheStoreInEveryEpoch) {
-  ASSERT_OK_AND_ASSIGN(const BatchPlan plan, BatchPlan::Create(Plan(4, 0, 1, v1::KEEP, false), 10));
-  EXPECT_EQ(plan.steps_per_epoch(), 3u);
+TEST(CountPlan, WithoutShuffle_IsTheOrderOfTheStoreInEveryEpoch) {
+  ASSERT_OK_AND_ASSIGN(const CountPlan plan, Create(Plan(4, 0, 1, v1::KEEP, false), 10));
+  EXPECT_EQ(plan.Steps(0), 3u);
   for (const uint64_t epoch : {0, 1}) {
     EXPECT_THAT(Batch(plan, epoch, 0), ElementsAre(0, 1, 2, 3));
     EXPECT_THAT(Batch(plan, epoch, 2), ElementsAre(8, 9));
   }
 }
 
-TEST(BatchPlan, WithShuffle_HasAnotherOrderInEveryEpochAndForEverySeed) {
+TEST(CountPlan, WithShuffle_HasAnotherOrderInEveryEpochAndForEverySeed) {
   v1::Plan proto = Plan(30, 0, 1, v1::KEEP);
-  ASSERT_OK_AND_ASSIGN(const BatchPlan plan, BatchPlan::Create(proto, 30));
+  ASSERT_OK_AND_ASSIGN(const CountPlan plan, Create(proto, 30));
   proto.set_seed(12);
-  ASSERT_OK_AND_ASSIGN(const BatchPlan other, BatchPlan::Create(proto, 30));
+  ASSERT_OK_AND_ASSIGN(const CountPlan other, Create(proto, 30));
   EXPECT_EQ(Batch(plan, 0, 0), Batch(plan, 0, 0));
   EXPECT_NE(Batch(plan, 0, 0), Batch(plan, 1, 0));
   EXPECT_NE(Batch(plan, 0, 0), Batch(other, 0, 0));
 }
 
-TEST(BatchPlan, Parts_AreTheBatchInPieces) {
-  ASSERT_OK_AND_ASSIGN(const BatchPlan plan, BatchPlan::Create(Plan(7, 1, 2, v1::PAD), 20));
-  for (uint64_t step = 0; step < plan.steps_per_epoch(); ++step) {
+TEST(CountPlan, Parts_AreTheBatchInPieces) {
+  ASSERT_OK_AND_ASSIGN(const CountPlan plan, Create(Plan(7, 1, 2, v1::PAD), 20));
+  for (uint64_t step = 0; step < plan.Steps(0); ++step) {
     std::vector<uint64_t> pieces = plan.Samples(2, step, 0, 3);
     for (const uint64_t sample : plan.Samples(2, step, 3, 4)) pieces.push_back(sample);
     EXPECT_EQ(pieces, Batch(plan, 2, step));
   }
 }
 
-TEST(BatchPlan, DropOfFewerSamplesThanABatch_HasNoSteps) {
-  ASSERT_OK_AND_ASSIGN(const BatchPlan plan, BatchPlan::Create(Plan(64, 0, 1, v1::DROP), 63));
-  EXPECT_EQ(plan.steps_per_epoch(), 0u);
+TEST(CountPlan, DropOfFewerSamplesThanABatch_HasNoSteps) {
+  ASSERT_OK_AND_ASSIGN(const CountPlan plan, Create(Plan(64, 0, 1, v1::DROP), 63));
+  EXPECT_EQ(plan.Steps(0), 0u);
 }
 
-TEST(BatchPlan, KeepOfFewerSamplesThanRanks_GivesTheLastRanksEmptyBatches) {
-  const std::vector<BatchPlan> ranks = Ranks(2, 4, 3, v1::KEEP);
+TEST(CountPlan, KeepOfFewerSamplesThanRanks_GivesTheLastRanksEmptyBatches) {
+  const std::vector<CountPlan> ranks = Ranks(2, 4, 3, v1::KEEP);
   EXPECT_EQ(ranks[1].Range(0).count, 1u);
   EXPECT_EQ(ranks[2].Range(0).count, 0u);
   EXPECT_THAT(Batch(ranks[2], 0, 0), ElementsAre());
 }
 
-TEST(BatchPlan, NothingSet_HasTheDefaults) {
-  ASSERT_OK_AND_ASSIGN(const BatchPlan plan, BatchPlan::Create(v1::Plan(), 100));
-  EXPECT_EQ(plan.batch_size(), 64u);
-  EXPECT_EQ(plan.samples(), 100u);
-  EXPECT_EQ(plan.steps_per_epoch(), 2u);
+TEST(CountPlan, NothingSet_HasTheDefaults) {
+  ASSERT_OK_AND_ASSIGN(const CountPlan plan, Create(v1::Plan(), 100));
+  EXPECT_EQ(plan.proto().batch_size(), 64u);
+  EXPECT_EQ(plan.Steps(0), 2u);
   EXPECT_EQ(plan.proto().world(), 1u);
   EXPECT_EQ(plan.proto().tail(), v1::KEEP);
 }
 
-TEST(BatchPlan, PlansThatMeanTheSame_HaveEqualBytes) {
+TEST(CountPlan, PlansThatMeanTheSame_HaveEqualBytes) {
   v1::Plan spelled = Plan(64, 0, 1, v1::KEEP, false);
   spelled.set_seed(99);  // ignored without shuffle
-  ASSERT_OK_AND_ASSIGN(const BatchPlan a, BatchPlan::Create(v1::Plan(), 100));
-  ASSERT_OK_AND_ASSIGN(const BatchPlan b, BatchPlan::Create(spelled, 100));
+  ASSERT_OK_AND_ASSIGN(const CountPlan a, Create(v1::Plan(), 100));
+  ASSERT_OK_AND_ASSIGN(const CountPlan b, Create(spelled, 100));
   EXPECT_EQ(a.proto().SerializeAsString(), b.proto().SerializeAsString());
 }
 
-TEST(BatchPlan, LargestFields_DoNotOverflow) {
+TEST(CountPlan, LargestFields_DoNotOverflow) {
   constexpr uint64_t kSamples = uint64_t{1} << 40;
-  ASSERT_OK_AND_ASSIGN(const BatchPlan plan, BatchPlan::Create(Plan(1 << 20, 65535, 65536, v1::PAD), kSamples + 1));
-  EXPECT_EQ(plan.steps_per_epoch(), 17u);
+  ASSERT_OK_AND_ASSIGN(const CountPlan plan, Create(Plan(1 << 20, 65535, 65536, v1::PAD), kSamples + 1));
+  EXPECT_EQ(plan.Steps(0), 17u);
   for (const uint64_t sample : plan.Samples(UINT64_MAX, 16, 0, 100)) EXPECT_LE(sample, kSamples);
   EXPECT_EQ(plan.Range(16).count, 1u << 20);
 }
 
-TEST(BatchPlan, FieldOutOfRange_IsInvalidArgumentThatNamesItWithTheRange) {
+TEST(CountPlan, FieldOutOfRange_IsInvalidArgumentThatNamesItWithTheRange) {
   const auto invalid = [](const char* field, const char* range) {
     return StatusIs(absl::StatusCode::kInvalidArgument, AllOf(HasSubstr(field), HasSubstr(range)));
   };
-  EXPECT_THAT(BatchPlan::Create(Plan((1 << 20) + 1, 0, 1, v1::KEEP), 9),
-              invalid("plan.batch_size: 1048577", "1048576]"));
-  EXPECT_THAT(BatchPlan::Create(Plan(UINT32_MAX, 0, 1, v1::KEEP), 9), invalid("plan.batch_size", "[1, 1048576]"));
-  EXPECT_THAT(BatchPlan::Create(Plan(1, 0, 65537, v1::KEEP), 9), invalid("plan.world: 65537", "[1, 65536]"));
-  EXPECT_THAT(BatchPlan::Create(Plan(1, UINT32_MAX, UINT32_MAX, v1::KEEP), 9), invalid("plan.world", "65536]"));
-  EXPECT_THAT(BatchPlan::Create(Plan(1, 2, 2, v1::KEEP), 9), invalid("plan.rank: 2", "[0, 1]"));
-  EXPECT_THAT(BatchPlan::Create(Plan(1, 1, 0, v1::KEEP), 9), invalid("plan.rank: 1", "[0, 0]"));
-  EXPECT_THAT(BatchPlan::Create(Plan(1, 0, 1, static_cast<v1::TailPolicy>(9)), 9), invalid("plan.tail", "value 9"));
-  EXPECT_THAT(BatchPlan::Create(Plan(1, 0, 1, v1::KEEP), 0), invalid("plan", "no samples"));
+  EXPECT_THAT(Create(Plan((1 << 20) + 1, 0, 1, v1::KEEP), 9), invalid("plan.batch_size: 1048577", "1048576]"));
+  EXPECT_THAT(Create(Plan(UINT32_MAX, 0, 1, v1::KEEP), 9), invalid("plan.batch_size", "[1, 1048576]"));
+  EXPECT_THAT(Create(Plan(1, 0, 65537, v1::KEEP), 9), invalid("plan.world: 65537", "[1, 65536]"));
+  EXPECT_THAT(Create(Plan(1, UINT32_MAX, UINT32_MAX, v1::KEEP), 9), invalid("plan.world", "65536]"));
+  EXPECT_THAT(Create(Plan(1, 2, 2, v1::KEEP), 9), invalid("plan.rank: 2", "[0, 1]"));
+  EXPECT_THAT(Create(Plan(1, 1, 0, v1::KEEP), 9), invalid("plan.rank: 1", "[0, 0]"));
+  EXPECT_THAT(Create(Plan(1, 0, 1, static_cast<v1::TailPolicy>(9)), 9), invalid("plan.tail", "value 9"));
+  EXPECT_THAT(BatchPlan::Create(*CompletePlan(v1::Plan()), {}), invalid("plan", "no samples"));
 }
 
-TEST(BatchPlan, SmallestAndLargestOfEachField_AreTaken) {
-  EXPECT_OK(BatchPlan::Create(Plan(1 << 20, 0, 1, v1::KEEP), 1));
-  EXPECT_OK(BatchPlan::Create(Plan(1, 65535, 65536, v1::DROP), 1));
-  EXPECT_OK(BatchPlan::Create(Plan(0, 0, 0, v1::TAIL_UNSPECIFIED), 1));
+TEST(CountPlan, SmallestAndLargestOfEachField_AreTaken) {
+  EXPECT_OK(Create(Plan(1 << 20, 0, 1, v1::KEEP), 1));
+  EXPECT_OK(Create(Plan(1, 65535, 65536, v1::DROP), 1));
+  EXPECT_OK(Create(Plan(0, 0, 0, v1::TAIL_UNSPECIFIED), 1));
 }
 
 }  // namespace

@@ -69,7 +69,7 @@ class FakeSource : public BatchSource {
  public:
   explicit FakeSource(FakeStream stream) : stream_(std::move(stream)) {}
 
-  uint64_t steps_per_epoch() const override { return stream_.steps; }
+  uint64_t Steps(uint64_t) const override { return stream_.steps; }
   uint64_t SamplesAt(const Position& position) const override;
   absl::StatusOr<tensor::Layout> LayoutAt(const Position& position) const override;
   uint64_t full_batch_bytes() const override { return stream_.pages * kPage; }

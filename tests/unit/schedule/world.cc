@@ -297,7 +297,7 @@ void World::Send(SessionId session, v1::SessionReply reply) {
   }
   ASSERT_TRUE(reply.has_end_of_epoch());
   EXPECT_EQ(client.next.epoch, reply.end_of_epoch().epoch());
-  EXPECT_EQ(client.next.step, client.spec.source->steps_per_epoch()) << "an end of epoch before its end";
+  EXPECT_EQ(client.next.step, client.spec.source->Steps(client.next.epoch)) << "an end of epoch before its end";
   client.next = {client.next.epoch + 1, 0};
   client.said.push_back(absl::StrCat("end ", reply.end_of_epoch().epoch()));
 }
@@ -305,7 +305,7 @@ void World::Send(SessionId session, v1::SessionReply reply) {
 void World::SendReady(SessionId session, Client* client, const v1::SessionReply::Ready& ready) {
   const Position at{ready.batch().epoch(), ready.batch().step()};
   EXPECT_EQ(ToString(at), ToString(client->next)) << "not the next batch";
-  EXPECT_LT(at.step, client->spec.source->steps_per_epoch());
+  EXPECT_LT(at.step, client->spec.source->Steps(at.epoch));
   EXPECT_FALSE(client->IsDone());
   EXPECT_GT(client->credits, 0u) << "more than credits allow";
   EXPECT_LT(client->leases.size(), options_.lease_limit);
@@ -411,7 +411,7 @@ void World::JudgeClients() {
       continue;
     }
     EXPECT_EQ(open_streams_[scheduler_.StreamOf(id)], client.spec.key);
-    EXPECT_FALSE(client.started && client.next.step == client.spec.source->steps_per_epoch())
+    EXPECT_FALSE(client.started && client.next.step == client.spec.source->Steps(client.next.epoch))
         << "session " << id << " has not been told the end of epoch " << client.next.epoch;
   }
 }

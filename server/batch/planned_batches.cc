@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/batch/planned_batches.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "shared/base/status_macros.h"
+
+namespace stoker::batch {
+namespace {
+
+void Fill(const Counts& counts, v1::ToWorker::Counts* message) {
+  message->set_samples(counts.samples);
+  message->set_nodes(counts.nodes);
+  message->set_edges(counts.edges);
+  message->set_triplets(counts.triplets);
+  message->set_text_bytes(counts.text_bytes);
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<const PlannedBatches>> PlannedBatches::Create(std::shared_ptr<const BatchMaker> maker,
+                                                                             const v1::Plan& plan, uint64_t epoch) {
+  plan::CostTable costs = maker->costs();
+  STOKER_RETURN_IF_ERROR(maker->AddByteCosts(&costs));
+  STOKER_ASSIGN_OR_RETURN(auto batches, plan::BatchPlan::Create(plan, costs));
+  if (batches->Steps(epoch) == 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "plan.tail: DROP leaves nothing: ", costs.samples, " samples do not fill one batch",
+        plan.has_budget() ? "" : absl::StrCat(" of ", plan.batch_size()), " on each of ", plan.world(), " ranks"));
+  }
+  std::shared_ptr<PlannedBatches> result(new PlannedBatches(std::move(maker), std::move(batches)));
+  STOKER_RETURN_IF_ERROR(result->MeasureBatches(epoch));
+  return result;
+}
+
+absl::Status PlannedBatches::MeasureBatches(uint64_t epoch) {
+  if (costs_.uniform()) {
+    STOKER_ASSIGN_OR_RETURN(auto tensors, maker_->TensorsFor({.samples = plan_->proto().batch_size()}));
+    STOKER_ASSIGN_OR_RETURN(const tensor::Layout layout, tensor::Layout::Create(std::move(tensors)));
+    full_batch_bytes_ = layout.extent_bytes();
+    return absl::OkStatus();
+  }
+  for (uint64_t step = 0; step < plan_->Steps(epoch); ++step) {
+    STOKER_ASSIGN_OR_RETURN(const tensor::Layout layout, LayoutAt({epoch, step}));
+    full_batch_bytes_ = std::max(full_batch_bytes_, layout.extent_bytes());
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<tensor::TensorSpec>> PlannedBatches::Schema() const {
+  const uint64_t samples = plan_->proto().batch_size();  // 0 with a budget
+  STOKER_ASSIGN_OR_RETURN(std::vector<tensor::TensorSpec> schema, maker_->TensorsFor({.samples = samples}));
+  const uint64_t other = samples + (plan_->proto().has_budget() ? 1 : 0);
+  STOKER_ASSIGN_OR_RETURN(const auto differing, maker_->TensorsFor({other, 1, 1, 1, 1}));
+  for (size_t t = 0; t < schema.size(); ++t) {
+    for (size_t d = 0; d < schema[t].shape.size(); ++d) {
+      if (schema[t].shape[d] != differing[t].shape[d]) schema[t].shape[d] = -1;
+    }
+  }
+  return schema;
+}
+
+Counts PlannedBatches::CountsOf(absl::Span<const uint64_t> samples) const {
+  Counts sum;
+  for (const uint64_t sample : samples) {
+    sum += {1, costs_.nodes[sample], costs_.edges[sample], costs_.triplets[sample], costs_.text_bytes[sample]};
+  }
+  return sum;
+}
+
+Counts PlannedBatches::CountsOf(const schedule::Position& at, uint64_t first, uint64_t count) const {
+  if (costs_.uniform()) return {.samples = count};
+  return CountsOf(plan_->Samples(at.epoch, at.step, first, count));
+}
+
+void PlannedBatches::DescribePart(const schedule::Part& part, v1::ToWorker::MakePart* message) const {
+  const schedule::Position& at = part.at;
+  const std::vector<uint64_t> samples = plan_->Samples(at.epoch, at.step, part.first, part.count);
+  message->mutable_sample()->Assign(samples.begin(), samples.end());
+  Fill(CountsOf(at, 0, part.first), message->mutable_before());
+  Fill(CountsOf(at, 0, SamplesAt(at)), message->mutable_total());
+}
+
+absl::StatusOr<tensor::Layout> PlannedBatches::LayoutAt(const schedule::Position& at) const {
+  STOKER_ASSIGN_OR_RETURN(auto tensors, maker_->TensorsFor(CountsOf(at, 0, SamplesAt(at))));
+  return tensor::Layout::Create(std::move(tensors));
+}
+
+std::string PlannedBatches::DescribeSample(const schedule::Position& at, uint64_t i) const {
+  return maker_->NameSample(plan_->Samples(at.epoch, at.step, i, 1)[0]);
+}
+
+}  // namespace stoker::batch

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// The line graph of one structure: pairs of edges that share an atom, and their angles. Nothing is searched: the
+// partners of an edge are a run of neighbouring edges, for edges are sorted by source, and those within the triplet
+// cutoff are the first of each source. O(triplets).
+//
+//   line_graph.Assign(v1::GraphRecipe::DGL, bucket, destination, triplet_degree, r);
+//   line_graph.WriteIndex(v1::DTYPE_I64, edge_offset, first, second);   // line_graph.triplets() elements each
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "stoker/v1/recipe.pb.h"
+
+namespace stoker::transforms {
+
+// Reused for many structures. One thread at a time.
+class LineGraph {
+ public:
+  // Edges [bucket[i], bucket[i + 1]) are those of atom i, of which the first degree[i] have triplets. r [E, 3]. Spans
+  // are read until the next Assign. REQUIRES: destinations are atoms, 0 <= degree[i] <= edges of i, a kind with a line
+  // graph
+  void Assign(v1::GraphRecipe::LineGraph kind, absl::Span<const int64_t> bucket, absl::Span<const int32_t> destination,
+              absl::Span<const int32_t> degree, absl::Span<const float> r);
+
+  int64_t triplets() const { return triplets_; }
+
+  // The numbers of the edges of each pair, plus `offset`; by the first, then by the second. `dtype`: I64 or I32.
+  // Nothing is written beyond triplets() elements.
+  void WriteIndex(v1::DType dtype, int64_t offset, void* first, void* second) const;
+
+  // Cosine of each pair, clamped to [-1, 1]: the float32 product of float32 directions, then rounded to `dtype` (F32,
+  // F16, BF16). An edge of no length has cosine 0.
+  void WriteCosines(v1::DType dtype, void* out);
+
+ private:
+  struct Run {  // edges [begin, begin + count) are partners of `edge`
+    int32_t edge;
+    int32_t begin;
+    int32_t count;
+  };
+  void AddRun(int64_t edge, int64_t begin, int64_t end, bool without_itself);
+
+  std::vector<Run> runs_;
+  int64_t triplets_ = 0;
+  float sign_ = 1;
+  absl::Span<const float> r_;
+  std::vector<float> x_, y_, z_;  // directions
+  std::vector<float> row_;        // cosines of one edge
+};
+
+}  // namespace stoker::transforms
