@@ -12,9 +12,8 @@ import weakref
 
 import numpy as np
 import pytest
-from conftest import digest
-
 import stoker
+from conftest import digest
 
 torch = pytest.importorskip("torch")
 

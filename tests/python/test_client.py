@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SHARED, series
-
 import stoker
+from conftest import SHARED, series
 
 
 def test_health(client):

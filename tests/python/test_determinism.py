@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Daemon, digest, ingest_numbers
-
 import stoker
+from conftest import Daemon, digest, ingest_numbers
 
 RECIPE = stoker.gaf(("gasf", "series"), dtype="u8", image_size=8)
 

@@ -8,9 +8,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from conftest import SAMPLES, digest, series
-
 import stoker
+from conftest import SAMPLES, digest, series
 
 
 def indices(loader):

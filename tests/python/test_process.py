@@ -13,9 +13,8 @@ import threading
 import time
 
 import pytest
-from conftest import digest, run_python
-
 import stoker
+from conftest import digest, run_python
 
 # What programs of their own begin with; sys.argv[1] is the daemon's address.
 OPEN = """

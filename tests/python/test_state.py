@@ -7,9 +7,8 @@ import json
 import timeit
 
 import pytest
-from conftest import SAMPLES, digest
-
 import stoker
+from conftest import SAMPLES, digest
 
 
 def places(reader):

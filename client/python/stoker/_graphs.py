@@ -9,7 +9,7 @@ from .batch import Batch, _torch
 from .errors import InvalidRequest
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
 
 NODES = ("atomic_number", "x", "frac_coords")
 EDGES = ("r", "images", "distance", "rbf")
@@ -18,7 +18,7 @@ STRUCTURE = ("batch", "ptr", "num_nodes", "num_edges", "num_triplets", "edge_ind
 TEXT = ("text_offsets", "text_bytes")
 
 
-def tensors_of(batch: Batch, needed: tuple[str, ...], device: Any, non_blocking: bool) -> dict[str, torch.Tensor]:
+def tensors_of(batch: Batch, needed: tuple[str, ...], device: Any, non_blocking: bool) -> dict[str, Tensor]:
     """All tensors but text, indices as int64 as every library wants them. InvalidRequest names what is missing."""
     missing = [name for name in needed if name not in batch]
     if missing:
@@ -35,9 +35,9 @@ def tensors_of(batch: Batch, needed: tuple[str, ...], device: Any, non_blocking:
     return out
 
 
-def starts(counts: torch.Tensor) -> torch.Tensor:
+def starts(counts: Tensor) -> Tensor:
     """[B + 1]: where each graph's part begins, and the end."""
     torch = _torch()
-    result = torch.zeros(len(counts) + 1, dtype=torch.int64, device=counts.device)
+    result: Tensor = torch.zeros(len(counts) + 1, dtype=torch.int64, device=counts.device)
     torch.cumsum(counts, 0, out=result[1:])
     return result

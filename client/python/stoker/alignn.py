@@ -18,7 +18,8 @@ from . import _graphs
 from .batch import Batch, _torch
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
+    from torch import device as Device
 
 _NEEDED = ("edge_index", "r", "num_nodes", "num_edges", "lattice")
 
@@ -28,12 +29,12 @@ class TorchGraph:
     """The fields of ``alignn.torch_graph_builder.TorchGraph``, for where ALIGNN is not installed."""
 
     num_nodes: int
-    src: torch.Tensor
-    dst: torch.Tensor
-    ndata: dict[str, torch.Tensor] = field(default_factory=dict)
-    edata: dict[str, torch.Tensor] = field(default_factory=dict)
-    batch_num_nodes: torch.Tensor | None = None
-    batch_num_edges: torch.Tensor | None = None
+    src: Tensor
+    dst: Tensor
+    ndata: dict[str, Tensor] = field(default_factory=dict)
+    edata: dict[str, Tensor] = field(default_factory=dict)
+    batch_num_nodes: Tensor | None = None
+    batch_num_edges: Tensor | None = None
 
     @property
     def num_edges(self) -> int:
@@ -61,7 +62,7 @@ def _class() -> Any:
 
 def to_graphs(
     batch: Batch,
-    device: str | torch.device | None = None,
+    device: str | Device | None = None,
     *,
     non_blocking: bool = False,
     text: bool = False,

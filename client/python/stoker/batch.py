@@ -12,7 +12,8 @@ import numpy.typing as npt
 from . import _stoker
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
+    from torch import device as Device
 
 Array = npt.NDArray[Any]
 
@@ -61,7 +62,7 @@ class Batch(Mapping[str, Array]):
         self._names: tuple[str, ...] = raw.names()
         self._arrays: dict[str, Array] = {}
         self._dtypes: dict[str, str] = {}
-        self._tensors: dict[str, torch.Tensor] = {}  # whose memory the arrays of those names are
+        self._tensors: dict[str, Tensor] = {}  # whose memory the arrays of those names are
         self.epoch = raw.epoch
         self.step = raw.step
         self.samples = raw.samples
@@ -108,7 +109,7 @@ class Batch(Mapping[str, Array]):
         if self._raw is not None:
             return self._raw.numpy(name)
         tensor = self._tensors[name]
-        return cast("Array", (tensor.view(_torch().uint16) if self.dtype(name) == "bf16" else tensor).numpy())
+        return (tensor.view(_torch().uint16) if self.dtype(name) == "bf16" else tensor).numpy()
 
     def __getattr__(self, name: str) -> Array:
         if name.startswith("_") or name not in self._names:
@@ -189,23 +190,23 @@ class Batch(Mapping[str, Array]):
             return self._raw.dlpack(name)
         return self._tensor(name) if self.dtype(name) == "bf16" else self[name]
 
-    def _tensor(self, name: str) -> torch.Tensor:
+    def _tensor(self, name: str) -> Tensor:
         tensor = self._tensors.get(name)
         if tensor is not None:
             return tensor
         torch = _torch()
         if self._raw is not None or self.dtype(name) != "bf16":
-            return cast("torch.Tensor", torch.from_dlpack(self.dlpack(name)))
-        return cast("torch.Tensor", torch.from_dlpack(self[name]).view(torch.bfloat16))
+            return cast("Tensor", torch.from_dlpack(self.dlpack(name)))
+        return cast("Tensor", torch.from_dlpack(self[name]).view(torch.bfloat16))
 
     def torch(
         self,
-        device: str | torch.device | None = None,
+        device: str | Device | None = None,
         *,
         non_blocking: bool = False,
         copy: bool = False,
         names: Iterable[str] | None = None,
-    ) -> dict[str, torch.Tensor]:
+    ) -> dict[str, Tensor]:
         """The tensors as ``torch.Tensor``, on ``device``.
 
         On the CPU they share the batch's memory and hold its lease: **do not write to them** (in-place operations such as
@@ -217,7 +218,7 @@ class Batch(Mapping[str, Array]):
             copy: never share memory with the batch.
             names: only these tensors.
         """
-        out: dict[str, torch.Tensor] = {}
+        out: dict[str, Tensor] = {}
         for name in self._names if names is None else names:
             tensor = self._tensor(name)
             if device is not None:
@@ -227,7 +228,7 @@ class Batch(Mapping[str, Array]):
             out[name] = tensor
         return out
 
-    def to(self, device: str | torch.device, non_blocking: bool = False) -> dict[str, torch.Tensor]:
+    def to(self, device: str | Device, non_blocking: bool = False) -> dict[str, Tensor]:
         """``torch(device=..., non_blocking=...)``, by the name that training loops use."""
         return self.torch(device, non_blocking=non_blocking)
 

@@ -172,5 +172,5 @@ def _convert(kind: Any, value: Any) -> Any:
 
 def load(cls: type[T], data: dict[str, Any]) -> T:
     """A dataclass of this module from the JSON form of its message; what is missing is empty or zero."""
-    hints = _hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]
     return cls(**{field.name: _convert(hints[field.name], data.get(field.name)) for field in fields(cls)})  # type: ignore[arg-type]

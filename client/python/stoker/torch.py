@@ -56,7 +56,7 @@ class Dataset(IterableDataset[Any]):
         self._loader: Loader[Any] | None = None
         self._share = (0, 1)
         # Shared with workers: the first epoch, and how many each worker has begun since.
-        self._epochs = torch.zeros(1 + _MOST_WORKERS, dtype=torch.int64).share_memory_()
+        self._epochs = torch.zeros(1 + _MOST_WORKERS, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         self._epochs[0] = epoch
 
     def _open(self) -> Loader[Any]:

@@ -20,7 +20,8 @@ from . import _graphs
 from .batch import Batch, _torch
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
+    from torch import device as Device
     from torch_geometric.data import Batch as GeometricBatch
 
 _NEEDED = ("edge_index", "batch", "ptr", "num_nodes", "num_edges")
@@ -28,7 +29,7 @@ _RENAMED = {"atomic_number": "z", "target": "y", "index": "sample"}
 
 
 def to_batch(
-    batch: Batch, device: str | torch.device | None = None, *, non_blocking: bool = False
+    batch: Batch, device: str | Device | None = None, *, non_blocking: bool = False
 ) -> GeometricBatch:
     """One batch of ``stoker.graph()`` as PyG's ``Batch``. Its tensors on the CPU share the batch's memory: do not write to
     them (:meth:`stoker.Batch.torch`)."""
@@ -46,7 +47,7 @@ def to_batch(
     slices: dict[str, Any] = {}
     increments: dict[str, Any] = {}
 
-    def put(name: str, value: torch.Tensor, starts: torch.Tensor, increment: torch.Tensor = none) -> None:
+    def put(name: str, value: Tensor, starts: Tensor, increment: Tensor = none) -> None:
         out[name] = value
         slices[name] = starts.cpu()  # PyG takes batches apart by these on the host
         increments[name] = increment.cpu()
