@@ -146,7 +146,7 @@ def test_any_view_holds_the_lease_and_the_last_gives_it_back(loader, client, kee
         "dlpack": lambda: batch.dlpack("gadf"),
         "batch": lambda: batch,
     }[keep]()
-    del batch
+    batch = None
     gc.collect()
     for _ in range(3):
         assert sum(other.samples for other in reader) == 50

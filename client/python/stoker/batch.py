@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -174,7 +175,7 @@ class Batch(Mapping[str, Array]):
         """The text of each sample, from ``text_offsets`` and ``text_bytes``."""
         data = self["text_bytes"].tobytes()
         offsets = self["text_offsets"].tolist()
-        return [data[start:end].decode("utf-8", "replace") for start, end in zip(offsets[:-1], offsets[1:], strict=True)]
+        return [data[start:end].decode("utf-8", "replace") for start, end in pairwise(offsets)]
 
     # ---- to other libraries ----
 
