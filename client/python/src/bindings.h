@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the files of the extension module `stoker._stoker` share. Messages of the protocol cross as JSON with the protos'
-// field names, so that Python needs no protobuf; the package around the module makes Python objects of them.
+// What the files of the extension module `stoker._stoker` share. Messages of the protocol cross as JSON with the
+// protos' field names, so that Python needs no protobuf; the package around the module makes Python objects of them.
 #pragma once
 
 #include <google/protobuf/message.h>
@@ -56,7 +56,8 @@ std::string ToJson(const google::protobuf::Message& message);
 // InvalidArgument, naming the field, when `json` is no such message.
 void FromJson(const std::string& json, google::protobuf::Message* message);
 
-// Owns a T. In a child of fork it forgets it instead: the threads of T are not there, and its locks may be held by them.
+// Owns a T. In a child of fork it forgets it instead: the threads of T are not there, and its locks may be held by
+// them.
 template <typename T>
 class OfThisProcess {
  public:

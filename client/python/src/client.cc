@@ -23,15 +23,15 @@ bool Health(const PyClient& client, std::string service) {
 }
 
 nb::str Status(const PyClient& client) {
-  return Text(ToJson(Value(
-      Interruptible<absl::StatusOr<v1::StatusReply>>([client = client.get()] { return client.GetStatus(); }))));
+  return Text(ToJson(
+      Value(Interruptible<absl::StatusOr<v1::StatusReply>>([client = client.get()] { return client.GetStatus(); }))));
 }
 
 nb::str Datasets(const PyClient& client, std::string name) {
   v1::ListDatasetsReply reply;
   using Result = absl::StatusOr<std::vector<v1::DatasetInfo>>;
-  const std::vector<v1::DatasetInfo> datasets = Value(Interruptible<Result>(
-      [client = client.get(), name = std::move(name)] { return client.Datasets(name); }));
+  const std::vector<v1::DatasetInfo> datasets =
+      Value(Interruptible<Result>([client = client.get(), name = std::move(name)] { return client.Datasets(name); }));
   reply.mutable_datasets()->Assign(datasets.begin(), datasets.end());
   return Text(ToJson(reply));
 }
@@ -65,7 +65,8 @@ nb::str Ingest(const PyClient& client, const std::string& request_json, nb::obje
   const auto box = std::make_shared<ProgressBox>();
   const auto cancellation = std::make_shared<Cancellation>();
   const auto work = [client = client.get(), request, box, cancellation] {
-    return client.Ingest(request, [box](const v1::IngestEvent::Progress& last) { box->Put(last); }, cancellation.get());
+    return client.Ingest(
+        request, [box](const v1::IngestEvent::Progress& last) { box->Put(last); }, cancellation.get());
   };
   const auto poll = [&box, &progress] {
     const std::optional<v1::IngestEvent::Progress> last = box->Take();

@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
 #include <google/protobuf/util/json_util.h>
 #include <grpc/grpc.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+
+#include <cstdio>
+#include <fstream>
 
 #include "absl/strings/str_cat.h"
 #include "client/python/src/bindings.h"
@@ -49,6 +55,30 @@ void Translate(const std::exception_ptr& pointer, void*) {
   }
 }
 
+// gRPC keeps one epoll set with an eventfd in it even when it has ended, and a child of fork would share both with its
+// parent. Puts new ones in their place, with the same numbers and the same data.
+void RenewPoller(int fd) {
+  std::ifstream info(absl::StrCat("/proc/self/fdinfo/", fd));
+  const int fresh = ::epoll_create1(EPOLL_CLOEXEC);
+  for (std::string line; fresh >= 0 && std::getline(info, line);) {
+    int member = -1;
+    epoll_event event = {};
+    uint32_t events = 0;
+    uint64_t data = 0;
+    if (std::sscanf(line.c_str(), "tfd: %d events: %x data: %lx", &member, &events, &data) != 3) continue;
+    const int counter = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (counter < 0) continue;
+    (void)::dup3(counter, member, O_CLOEXEC);
+    (void)::close(counter);
+    event.events = events;
+    event.data.u64 = data;
+    (void)::epoll_ctl(fresh, EPOLL_CTL_ADD, member, &event);
+  }
+  if (fresh < 0) return;
+  (void)::dup3(fresh, fd, O_CLOEXEC);
+  (void)::close(fresh);
+}
+
 }  // namespace
 }  // namespace stoker::python
 
@@ -59,6 +89,7 @@ NB_MODULE(_stoker, module) {
   module.attr("version") = stoker::kVersion;
   module.def("calls_in_flight", [] { return python::calls_in_flight.load(); });
   module.def("grpc_running", [] { return grpc_is_initialized() != 0; });
+  module.def("renew_poller", python::RenewPoller);
   module.def("end_calls", [] { python::ending = true; });
   python::BindBatch(module);
   python::BindLoader(module);

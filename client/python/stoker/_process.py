@@ -2,7 +2,7 @@
 """What happens to connections, loaders and daemons when the process forks or ends.
 
 gRPC does not live through ``fork``: its threads are not there in the child, and the child would share its descriptors. So
-before a fork all connections are given up, and gRPC ends; parent and child connect again when they next need to, and
+before a fork all connections are given up, gRPC ends, and the child gets an epoll set of its own; parent and child connect again when they next need to, and
 loaders go on at the same place. That cannot be done while batches are held or other threads wait in calls; then the parent
 keeps what it has, and the child is told when it wants the daemon.
 """
@@ -24,6 +24,7 @@ daemons: weakref.WeakSet[Any] = weakref.WeakSet()
 
 _PATIENCE_SECONDS = 1.0  # for what is ending already
 _quiet = True  # gRPC was not running at the last fork
+_pollers: set[int] | None = None  # of gRPC, which keeps one for ever
 _usable = True  # gRPC can be used in this process
 
 
@@ -35,6 +36,37 @@ def check_usable() -> None:
             "and gRPC cannot be used in such a child: let go of all batches before the fork, or start processes by "
             "'spawn' or 'forkserver'"
         )
+
+
+def pollers() -> set[int]:
+    """Descriptors of this process that are epoll sets."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if os.readlink(f"/proc/self/fd/{name}") == "anon_inode:[eventpoll]":
+                found.add(int(name))
+        except OSError:
+            pass  # it was that of the listing
+    return found
+
+
+def connect(address: str, timeout: float) -> _stoker.Client:
+    """Connects, and remembers what gRPC polls with."""
+    check_usable()
+    if _pollers is not None:
+        return _stoker.connect(address, timeout)
+    before = pollers()
+    try:
+        return _stoker.connect(address, timeout)
+    finally:
+        remember_pollers(before)
+
+
+def remember_pollers(before: set[int]) -> None:
+    """After the first use of gRPC; ``before`` it there were these."""
+    global _pollers
+    if _pollers is None:
+        _pollers = pollers() - before
 
 
 def _await(condition: Any) -> bool:
@@ -62,6 +94,9 @@ def _before_fork() -> None:
 def _after_fork_in_child() -> None:
     global _usable
     _usable = _usable and _quiet
+    if _quiet and _pollers:
+        for fd in _pollers & pollers():
+            _stoker.renew_poller(fd)
 
 
 def _at_exit() -> None:

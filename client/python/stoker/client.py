@@ -31,8 +31,7 @@ class Client:
         self._connect()
 
     def _connect(self) -> _stoker.Client:
-        _process.check_usable()
-        self._native: _stoker.Client | None = _stoker.connect(self._asked, self._timeout)
+        self._native: _stoker.Client | None = _process.connect(self._asked, self._timeout)
         self._pid = os.getpid()
         self._asked = self._native.address  # of this daemon from now on
         _process.clients.add(self)

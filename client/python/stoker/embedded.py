@@ -108,7 +108,8 @@ def embedded(
         Unavailable: it exited or does not serve, with the end of what it said.
     """
     _process.check_usable()
-    return Embedded(
+    before = _process.pollers()
+    started = Embedded(
         _stoker.start_embedded(
             os.fspath(program) if program is not None else find_stokerd(),
             str(arena_bytes),
@@ -119,3 +120,5 @@ def embedded(
             float(timeout),
         )
     )
+    _process.remember_pollers(before)
+    return started
