@@ -2,9 +2,9 @@
 """What happens to connections, loaders and daemons when the process forks or ends.
 
 gRPC does not live through ``fork``: its threads are not there in the child, and the child would share its descriptors. So
-before a fork all connections are given up, gRPC ends, and the child gets an epoll set of its own; parent and child connect again when they next need to, and
-loaders go on at the same place. That cannot be done while batches are held or other threads wait in calls; then the parent
-keeps what it has, and the child is told when it wants the daemon.
+before a fork all connections are given up, gRPC ends, and the child gets an epoll set of its own; parent and child connect
+again when they next need to, and loaders go on at the same place. That cannot be done while batches are held or other
+threads wait in calls; then the parent keeps what it has, and the child is told when it wants the daemon.
 """
 
 from __future__ import annotations
