@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -92,7 +93,13 @@ class Daemon:
 
     def stop(self) -> None:
         self.process.terminate()
+        self.process.send_signal(signal.SIGCONT)  # a test may have failed while it was frozen
         self.process.wait()
+
+    def freeze(self) -> None:
+        """Returns when it is stopped; SIGCONT wakes it."""
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
 
 
 @pytest.fixture

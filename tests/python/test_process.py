@@ -189,7 +189,7 @@ def test_waits_leave_the_interpreter_to_other_threads(own_daemon):
     client = stoker.connect(own_daemon.socket)
     reader = stoker.Loader("numbers", client=client, batch_size=8, prefetch_factor=0, rank=0, world_size=1)
     iterator = iter(reader)
-    own_daemon.process.send_signal(signal.SIGSTOP)
+    own_daemon.freeze()
     got = []
     thread = threading.Thread(target=lambda: got.append(next(iterator)))
     thread.start()
@@ -211,7 +211,7 @@ def test_a_timeout_is_a_timeout_and_the_batch_comes_later(own_daemon):
     client = stoker.connect(own_daemon.socket)
     reader = stoker.Loader("numbers", client=client, prefetch_factor=0, timeout=0.2, rank=0, world_size=1)
     iterator = iter(reader)
-    own_daemon.process.send_signal(signal.SIGSTOP)
+    own_daemon.freeze()
     with pytest.raises(stoker.Timeout) as caught:
         next(iterator)
     assert isinstance(caught.value, TimeoutError)
@@ -225,7 +225,7 @@ def test_close_from_another_thread_wakes_a_wait(own_daemon):
     client = stoker.connect(own_daemon.socket)
     reader = stoker.Loader("numbers", client=client, prefetch_factor=0, rank=0, world_size=1)
     iterator = iter(reader)
-    own_daemon.process.send_signal(signal.SIGSTOP)
+    own_daemon.freeze()
     errors = []
 
     def wait():
