@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # What people and CI type. `make` alone says what there is.
 .DEFAULT_GOAL := help
-.PHONY: help deps build test asan tsan test-systemd fuzz bench gpu-bundle format lint run install
+.PHONY: help deps build python-env test asan tsan test-systemd fuzz bench gpu-bundle format lint run install
 # Compilers at once; gRPC's headers need about 1 GB each.
 JOBS ?= $(shell nproc)
 PREFIX ?= /usr/local
@@ -14,13 +14,17 @@ help:  ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps:  ## install what is missing (Debian packages; sudo when not root)
-	@deploy/install-deps build
+	@deploy/install-deps build python
 
-build:  ## programs of a release build, in build/bin
+build:  ## programs of a release build, in build/bin; the Python client in build/python
+	@deploy/python-env build || echo "make: going on without the Python client" >&2
 	@cmake --preset release --log-level=WARNING >/dev/null
 	@cmake --build build -j $(JOBS)
 
-test: build  ## every test, on the release build
+python-env:
+	@deploy/python-env test || echo "make: going on without the tests of the Python client" >&2
+
+test: python-env build  ## every test, on the release build
 	@tests/ctest-suite build
 
 asan:  ## every test under AddressSanitizer and UndefinedBehaviorSanitizer

@@ -21,14 +21,16 @@ Loader::~Loader() {
 
 absl::StatusOr<std::optional<Batch>> Loader::Next(absl::Duration timeout) { return impl_->Next(timeout); }
 const v1::SessionReply::Opened& Loader::info() const { return impl_->info(); }
-uint64_t Loader::steps_per_epoch() const { return impl_->info().steps_per_epoch(); }
+uint64_t Loader::steps_per_epoch() const { return impl_->steps_per_epoch(); }
 v1::Position Loader::position() const { return impl_->position(); }
 absl::Status Loader::SetEpoch(uint64_t epoch) { return impl_->SetEpoch(epoch); }
 std::string Loader::SaveState() const { return impl_->SaveState(); }
 absl::Status Loader::LoadState(absl::string_view json) { return impl_->LoadState(json); }
 std::string Loader::transport() const { return impl_->transport(); }
 std::string Loader::notice() const { return impl_->notice(); }
+bool Loader::Pause() { return impl_->Pause(); }
 void Loader::Close() { impl_->Close(); }
+uint64_t Loader::OpenSessions() { return client::Session::alive(); }
 
 std::vector<std::string> Loader::classes() const {
   std::vector<std::string> labels;

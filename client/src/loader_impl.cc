@@ -43,6 +43,10 @@ absl::StatusOr<std::shared_ptr<LoaderImpl>> LoaderImpl::Open(std::shared_ptr<Con
   STOKER_ASSIGN_OR_RETURN(const std::shared_ptr<Session> session, loader->CurrentSession());
   STOKER_ASSIGN_OR_RETURN(loader->info_, session->WaitOpened(loader->open_by_));
   loader->is_open_ = true;
+  {
+    absl::MutexLock lock(&loader->mu_);
+    loader->steps_ = loader->info_.steps_per_epoch();
+  }
   return loader;
 }
 
@@ -53,10 +57,10 @@ absl::StatusOr<std::optional<Batch>> LoaderImpl::Next(absl::Duration timeout) {
   while (true) {
     STOKER_RETURN_IF_ERROR(CheckMore());
     STOKER_ASSIGN_OR_RETURN(const std::shared_ptr<Session> session, CurrentSession());
-    if (info_.steps_per_epoch() == 0) return Yield(session, nullptr);
+    if (info_.steps_per_epoch() == 0) return Yield(session, {});
     absl::Status status = is_open_ ? absl::OkStatus() : AwaitOpen(*session, deadline);
     if (status.ok()) {
-      absl::StatusOr<std::shared_ptr<const BatchData>> next = session->Next(deadline);
+      absl::StatusOr<Session::Step> next = session->Next(deadline);
       if (next.ok()) return Yield(session, *std::move(next));
       status = next.status();
     }
@@ -64,17 +68,18 @@ absl::StatusOr<std::optional<Batch>> LoaderImpl::Next(absl::Duration timeout) {
   }
 }
 
-std::optional<Batch> LoaderImpl::Yield(const std::shared_ptr<Session>& session, std::shared_ptr<const BatchData> data) {
+std::optional<Batch> LoaderImpl::Yield(const std::shared_ptr<Session>& session, Session::Step next) {
   lost_since_ = absl::InfiniteFuture();
   if (careful_ > 0 && --careful_ == 0) session->SetPrefetch(options_.prefetch);
   absl::MutexLock lock(&mu_);
-  if (data == nullptr) {
+  if (next.batch == nullptr) {
     position_.set_epoch(position_.epoch() + 1);
     position_.set_step(0);
+    steps_ = next.next_steps;
     return std::nullopt;
   }
-  position_.set_step(data->descriptor().step() + 1);
-  return Batch(std::move(data));
+  position_.set_step(next.batch->descriptor().step() + 1);
+  return Batch(std::move(next.batch));
 }
 
 absl::Status LoaderImpl::CheckMore() const {
@@ -87,6 +92,11 @@ absl::Status LoaderImpl::CheckMore() const {
 v1::Position LoaderImpl::position() const {
   absl::MutexLock lock(&mu_);
   return position_;
+}
+
+uint64_t LoaderImpl::steps_per_epoch() const {
+  absl::MutexLock lock(&mu_);
+  return steps_;
 }
 
 // ---- sessions ----
@@ -116,6 +126,8 @@ absl::Status LoaderImpl::AwaitOpen(Session& session, absl::Time deadline) {
   STOKER_ASSIGN_OR_RETURN(const v1::SessionReply::Opened opened, session.WaitOpened(std::min(deadline, open_by_)));
   STOKER_RETURN_IF_ERROR(CheckUnchanged(opened));
   is_open_ = true;
+  absl::MutexLock lock(&mu_);
+  steps_ = opened.steps_per_epoch();
   return absl::OkStatus();
 }
 
@@ -126,7 +138,7 @@ absl::Status LoaderImpl::CheckUnchanged(const v1::SessionReply::Opened& opened) 
                                                       ": open a new one"));
   }
   if (opened.recipe_digest() != info_.recipe_digest() || opened.plan_digest() != info_.plan_digest() ||
-      opened.steps_per_epoch() != info_.steps_per_epoch()) {
+      (!options_.plan.has_budget() && opened.steps_per_epoch() != info_.steps_per_epoch())) {
     return absl::FailedPreconditionError(
         absl::StrCat("read ", options_.dataset,
                      ": the daemon, maybe of another version, makes other batches of the same recipe and "
@@ -202,12 +214,23 @@ void LoaderImpl::DropSession() {
 
 // ---- moving, and the end ----
 
-void LoaderImpl::MoveTo(const v1::Position& position) {
+void LoaderImpl::JumpTo(const v1::Position& position) {
   DropSession();
   lost_since_ = absl::InfiniteFuture();
   careful_ = 0;
   absl::MutexLock lock(&mu_);
   position_ = position;
+}
+
+// With a budget only the daemon knows how many steps the epoch has, and whether there is such a step.
+absl::Status LoaderImpl::MoveTo(const v1::Position& position) {
+  const v1::Position before = this->position();
+  JumpTo(position);
+  if (!options_.plan.has_budget()) return absl::OkStatus();
+  const absl::StatusOr<std::shared_ptr<Session>> session = CurrentSession();
+  const absl::Status status = session.ok() ? AwaitOpen(**session, open_by_) : session.status();
+  if (!status.ok()) JumpTo(before);
+  return status;
 }
 
 absl::Status LoaderImpl::SetEpoch(uint64_t epoch) {
@@ -218,13 +241,12 @@ absl::Status LoaderImpl::SetEpoch(uint64_t epoch) {
   if (now.epoch() == epoch && now.step() == 0) return absl::OkStatus();
   v1::Position position;
   position.set_epoch(epoch);
-  MoveTo(position);
-  return absl::OkStatus();
+  return MoveTo(position);
 }
 
 LoaderState LoaderImpl::StateAt(const v1::Position& position) const {
-  return {options_.dataset,          info_.store(), info_.recipe_digest(), info_.plan_digest(),
-          NormalPlan(options_.plan), position};
+  return {options_.dataset,          info_.store(), info_.recipe_digest(),    info_.plan_digest(),
+          NormalPlan(options_.plan), position,      BudgetText(options_.plan)};
 }
 
 std::string LoaderImpl::SaveState() const { return FormatState(StateAt(position())); }
@@ -232,13 +254,13 @@ std::string LoaderImpl::SaveState() const { return FormatState(StateAt(position(
 absl::Status LoaderImpl::LoadState(absl::string_view json) {
   STOKER_ASSIGN_OR_RETURN(const LoaderState state, ParseState(json));
   STOKER_RETURN_IF_ERROR(CheckSameBatches(state, StateAt(state.position)));
-  if (state.position.step() > info_.steps_per_epoch()) {
+  if (!options_.plan.has_budget() && state.position.step() > info_.steps_per_epoch()) {
     return absl::InvalidArgumentError(absl::StrCat("load state: step ", state.position.step(), " of an epoch of ",
                                                    info_.steps_per_epoch(), " steps"));
   }
   const v1::Position now = position();
-  if (now.epoch() != state.position.epoch() || now.step() != state.position.step()) MoveTo(state.position);
-  return absl::OkStatus();
+  if (now.epoch() == state.position.epoch() && now.step() == state.position.step()) return absl::OkStatus();
+  return MoveTo(state.position);
 }
 
 std::string LoaderImpl::transport() const {
@@ -251,6 +273,15 @@ std::string LoaderImpl::notice() const {
   absl::MutexLock lock(&mu_);
   const bool known = session_ != nullptr && session_->transport() != "none";
   return known ? session_->notice() : notice_;
+}
+
+bool LoaderImpl::Pause() {
+  {
+    absl::MutexLock lock(&mu_);
+    if (session_ != nullptr && session_->held() > 0) return false;
+  }
+  DropSession();
+  return true;
 }
 
 void LoaderImpl::Close() {

@@ -28,11 +28,13 @@ class LoaderImpl {
   absl::StatusOr<std::optional<Batch>> Next(absl::Duration timeout);
   const v1::SessionReply::Opened& info() const { return info_; }
   v1::Position position() const;
+  uint64_t steps_per_epoch() const;
   absl::Status SetEpoch(uint64_t epoch);
   std::string SaveState() const;
   absl::Status LoadState(absl::string_view json);
   std::string transport() const;
   std::string notice() const;
+  bool Pause();
   void Close();
 
  private:
@@ -48,10 +50,11 @@ class LoaderImpl {
   absl::Status WaitForDaemon(const absl::Status& reason, absl::Time deadline);
   absl::Status CheckUnchanged(const v1::SessionReply::Opened& opened) const;
   bool Serving() const;  // whether the daemon says that it serves
-  std::optional<Batch> Yield(const std::shared_ptr<Session>& session, std::shared_ptr<const BatchData> data);
+  std::optional<Batch> Yield(const std::shared_ptr<Session>& session, Session::Step next);
   absl::Status CheckMore() const;  // OutOfRange when all epochs are read
   void DropSession();
-  void MoveTo(const v1::Position& position);
+  absl::Status MoveTo(const v1::Position& position);
+  void JumpTo(const v1::Position& position);
   LoaderState StateAt(const v1::Position& position) const;
 
   const std::shared_ptr<Connection> connection_;
@@ -71,6 +74,7 @@ class LoaderImpl {
   absl::CondVar closing_;
   bool closed_ ABSL_GUARDED_BY(mu_) = false;
   v1::Position position_ ABSL_GUARDED_BY(mu_);
+  uint64_t steps_ ABSL_GUARDED_BY(mu_) = 0;  // of the epoch of position_
   std::shared_ptr<Session> session_ ABSL_GUARDED_BY(mu_);
   std::string transport_ ABSL_GUARDED_BY(mu_) = "none";  // of the session before
   std::string notice_ ABSL_GUARDED_BY(mu_);

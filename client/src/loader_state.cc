@@ -44,21 +44,29 @@ v1::Plan NormalPlan(v1::Plan plan) {
   return plan;
 }
 
+std::string BudgetText(const v1::Plan& plan) {
+  if (!plan.has_budget()) return "";
+  const v1::Budget& budget = plan.budget();
+  return absl::StrCat("graphs=", budget.graphs(), ",nodes=", budget.nodes(), ",edges=", budget.edges(),
+                      ",triplets=", budget.triplets(), ",bytes=", budget.bytes());
+}
+
 std::string FormatState(const LoaderState& state) {
-  return json{{"version", kStateVersion},
-              {"dataset", state.dataset},
-              {"store", state.store},
-              {"recipe", state.recipe_digest},
-              {"plan", state.plan_digest},
-              {"epoch", state.position.epoch()},
-              {"step", state.position.step()},
-              {"batch_size", state.plan.batch_size()},
-              {"world", state.plan.world()},
-              {"rank", state.plan.rank()},
-              {"shuffle", state.plan.shuffle()},
-              {"seed", state.plan.seed()},
-              {"tail", v1::TailPolicy_Name(state.plan.tail())}}
-      .dump();
+  json text = {{"version", kStateVersion},
+               {"dataset", state.dataset},
+               {"store", state.store},
+               {"recipe", state.recipe_digest},
+               {"plan", state.plan_digest},
+               {"epoch", state.position.epoch()},
+               {"step", state.position.step()},
+               {"batch_size", state.plan.batch_size()},
+               {"world", state.plan.world()},
+               {"rank", state.plan.rank()},
+               {"shuffle", state.plan.shuffle()},
+               {"seed", state.plan.seed()},
+               {"tail", v1::TailPolicy_Name(state.plan.tail())}};
+  if (!state.budget.empty()) text["budget"] = state.budget;
+  return text.dump();
 }
 
 absl::StatusOr<LoaderState> ParseState(absl::string_view text) {
@@ -83,6 +91,7 @@ absl::StatusOr<LoaderState> ParseState(absl::string_view text) {
   STOKER_RETURN_IF_ERROR(ReadField(parsed, "tail", &tail));
   v1::TailPolicy policy;
   if (!v1::TailPolicy_Parse(tail, &policy)) return Invalid(absl::StrCat("unknown tail \"", tail, "\""));
+  if (parsed.contains("budget")) STOKER_RETURN_IF_ERROR(ReadField(parsed, "budget", &state.budget));
   if (batch_size > UINT32_MAX || world > UINT32_MAX || rank > UINT32_MAX) return Invalid("a number out of range");
   state.position.set_epoch(epoch);
   state.position.set_step(step);
@@ -107,6 +116,10 @@ absl::Status CheckSameBatches(const LoaderState& saved, const LoaderState& now) 
   if (a.shuffle() != b.shuffle()) return Differs("shuffle", a.shuffle() ? "on" : "off", b.shuffle() ? "on" : "off");
   if (a.seed() != b.seed()) return Differs("the seed", absl::StrCat(a.seed()), absl::StrCat(b.seed()));
   if (a.tail() != b.tail()) return Differs("tail", v1::TailPolicy_Name(a.tail()), v1::TailPolicy_Name(b.tail()));
+  if (saved.budget != now.budget) return Differs("the budget", saved.budget, now.budget);
+  if (!now.budget.empty() && a.world() != b.world()) {
+    return Differs("the world", absl::StrCat(a.world()), absl::StrCat(b.world()));  // each cuts the epoch differently
+  }
   if (uint64_t{a.batch_size()} * a.world() != uint64_t{b.batch_size()} * b.world()) {
     return Differs("batch size times world", absl::StrCat(a.batch_size(), " x ", a.world()),
                    absl::StrCat(b.batch_size(), " x ", b.world()));

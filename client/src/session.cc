@@ -2,6 +2,7 @@
 #include "client/src/session.h"
 
 #include <algorithm>
+#include <atomic>
 #include <system_error>
 #include <utility>
 
@@ -28,6 +29,8 @@ bool IsLoss(absl::StatusCode code) {
          code == absl::StatusCode::kInternal;
 }
 
+std::atomic<uint64_t> sessions_alive = 0;
+
 std::string Place(const v1::Position& position) { return absl::StrCat(position.epoch(), ":", position.step()); }
 
 }  // namespace
@@ -53,6 +56,7 @@ Session::Session(std::shared_ptr<Connection> connection, SessionOptions options,
       depth_(FirstDepth(options_.prefetch)),
       granted_(depth_) {
   context_.set_initial_metadata_corked(true);  // goes with the first message
+  ++sessions_alive;
 }
 
 Session::~Session() {
@@ -65,6 +69,7 @@ Session::~Session() {
   }
   if (reader_.joinable()) reader_.join();
   if (writer_.joinable()) writer_.join();
+  --sessions_alive;
 }
 
 // ---- for the user's threads ----
@@ -81,7 +86,7 @@ absl::StatusOr<v1::SessionReply::Opened> Session::WaitOpened(absl::Time deadline
   return opened_;
 }
 
-absl::StatusOr<std::shared_ptr<const BatchData>> Session::Next(absl::Time deadline) {
+absl::StatusOr<Session::Step> Session::Next(absl::Time deadline) {
   absl::MutexLock lock(&mu_);
   bool expired = false;
   while (queue_.empty() || end_.ended || stopped_) {
@@ -104,14 +109,14 @@ absl::StatusOr<std::shared_ptr<const BatchData>> Session::Next(absl::Time deadli
   }
   Item item = std::move(queue_.front());
   queue_.pop_front();
-  if (item.batch == nullptr) return std::shared_ptr<const BatchData>();
+  if (item.batch == nullptr) return Step{nullptr, item.next_steps};
   --queued_batches_;
   if (item.leased) {
     ++held_;
     item.batch->AttachLease(shared_from_this(), item.lease);
   }
   GrantLocked(depth_);
-  return std::shared_ptr<const BatchData>(std::move(item.batch));
+  return Step{std::move(item.batch), 0};
 }
 
 void Session::Release(uint64_t lease) {
@@ -143,6 +148,13 @@ Session::End Session::end() const {
   absl::MutexLock lock(&mu_);
   return end_;
 }
+
+uint64_t Session::held() const {
+  absl::MutexLock lock(&mu_);
+  return held_;
+}
+
+uint64_t Session::alive() { return sessions_alive; }
 
 std::string Session::transport() const {
   absl::MutexLock lock(&mu_);
@@ -250,6 +262,7 @@ absl::Status Session::HandleOpened(v1::SessionReply::Opened& opened) {
   absl::MutexLock lock(&mu_);
   opened_ = std::move(opened);
   is_open_ = true;
+  steps_ = opened_.steps_per_epoch();
   if (options_.prefetch < 0 && opened_.batch_bytes() <= kLargeBatchBytes) depth_ = kManySmall;
   GrantLocked(depth_);
   if (PendingLocked()) pending_.Signal();
@@ -259,14 +272,15 @@ absl::Status Session::HandleOpened(v1::SessionReply::Opened& opened) {
 
 absl::Status Session::HandleEndOfEpoch(const v1::SessionReply::EndOfEpoch& end) {
   absl::MutexLock lock(&mu_);
-  if (end.epoch() != expected_.epoch() || expected_.step() != opened_.steps_per_epoch()) {
+  if (end.epoch() != expected_.epoch() || expected_.step() != steps_) {
     return absl::InternalError(
         absl::StrCat("the daemon ended epoch ", end.epoch(), ", expected was batch ", Place(expected_)));
   }
   expected_.set_epoch(end.epoch() + 1);
   expected_.set_step(0);
+  if (end.next_steps() > 0) steps_ = end.next_steps();
   if (stopped_) return absl::OkStatus();
-  queue_.push_back({});
+  queue_.push_back({nullptr, 0, false, steps_});
   changed_.Signal();
   return absl::OkStatus();
 }

@@ -49,9 +49,14 @@ class Session : public LeaseOwner, public std::enable_shared_from_this<Session> 
   // What the daemon answered. DeadlineExceeded at `deadline`, Cancelled after Stop, else why the session ended.
   absl::StatusOr<v1::SessionReply::Opened> WaitOpened(absl::Time deadline);
 
-  // The next batch, or null at the end of an epoch. DeadlineExceeded, Cancelled after Stop, ResourceExhausted when the
-  // user holds all the leases there are; else why the session ended.
-  absl::StatusOr<std::shared_ptr<const BatchData>> Next(absl::Time deadline);
+  // A batch, or the end of an epoch and how many steps the following one has.
+  struct Step {
+    std::shared_ptr<const BatchData> batch;  // null: end of an epoch
+    uint64_t next_steps = 0;
+  };
+  // DeadlineExceeded, Cancelled after Stop, ResourceExhausted when the user holds all the leases there are; else why
+  // the session ended.
+  absl::StatusOr<Step> Next(absl::Time deadline);
 
   void Release(uint64_t lease) override;
   void SetPrefetch(int prefetch);  // >= 0
@@ -65,6 +70,9 @@ class Session : public LeaseOwner, public std::enable_shared_from_this<Session> 
     uint64_t dropped = 0;  // batches that were queued then, and are no longer leased
   };
   End end() const;
+
+  uint64_t held() const;    // leases that the user holds
+  static uint64_t alive();  // sessions of this process: each has threads inside gRPC
 
   std::string transport() const;
   std::string notice() const;
@@ -93,6 +101,7 @@ class Session : public LeaseOwner, public std::enable_shared_from_this<Session> 
     std::shared_ptr<BatchData> batch;  // null: end of an epoch
     uint64_t lease = 0;
     bool leased = false;
+    uint64_t next_steps = 0;  // at the end of an epoch
   };
 
   const std::shared_ptr<Connection> connection_;
@@ -104,6 +113,7 @@ class Session : public LeaseOwner, public std::enable_shared_from_this<Session> 
   // Of the reader thread alone.
   bool inline_ = false;
   v1::Position expected_;
+  uint64_t steps_ = 0;  // of the epoch of expected_
 
   absl::Mutex write_mu_;
   v1::SessionRequest advance_ ABSL_GUARDED_BY(write_mu_);

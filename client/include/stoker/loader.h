@@ -22,7 +22,7 @@
 // read. After an error the position is unchanged.
 //
 // Threads: Next, SetEpoch and LoadState on one thread at a time; Close, position, SaveState, transport and notice on
-// any thread at any time. Do not fork while a loader is open: open one in the child.
+// any thread at any time. Do not fork while a loader is open, unless it is paused: open one in the child.
 #pragma once
 
 #include <cstdint>
@@ -82,14 +82,16 @@ class Loader {
 
   // What the daemon said at Open: samples, schema with shapes of a full batch, classes, digests, lease limit.
   const v1::SessionReply::Opened& info() const;
-  uint64_t steps_per_epoch() const;          // of this rank, exact
+  uint64_t steps_per_epoch() const;          // of this rank in the epoch of position(), exact
   std::vector<std::string> classes() const;  // labels; a class id is the place in this list
 
   // Of the batch that Next() would return: counts what was yielded, not what was prefetched. At the end of an epoch,
   // before nullopt was returned: (epoch, steps_per_epoch()); after it: (epoch + 1, 0).
   v1::Position position() const;
 
-  // The following Next() begins epoch `epoch`. Does nothing when it would anyway.
+  // The following Next() begins epoch `epoch`. Does nothing when it would anyway. With a budget, where epochs differ in
+  // steps, this and LoadState ask the daemon: they block at most options.open_timeout and may fail as Open does, and
+  // then the position is unchanged.
   absl::Status SetEpoch(uint64_t epoch);
 
   // The position and what it is a position in, as JSON of less than 1 KB. LoadState goes on there: InvalidArgument when
@@ -100,6 +102,12 @@ class Loader {
 
   std::string transport() const;  // "shm" or "inline"; "none" before the first batch arrived
   std::string notice() const;     // why batches come inline, if unasked; else empty
+
+  // Ends the session, unless batches of it are held: then false. The following Next() opens another and goes on at the
+  // same position. For a process that is about to fork: gRPC can be used in the child only if no thread of the parent
+  // was inside it, so when OpenSessions() is 0 and no other call is being made. REQUIRES: no Next() at the same time.
+  bool Pause();
+  static uint64_t OpenSessions();  // of this process; a closed loader's lives as long as batches of it are held
 
   // Ends the session and wakes a Next() that waits. Batches that are held stay readable and keep their leases. May be
   // called twice.

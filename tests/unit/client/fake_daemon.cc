@@ -200,6 +200,10 @@ bool FakeDaemon::Open(Client& client) {
     Fail(client, grpc::StatusCode::NOT_FOUND, absl::StrCat("data set \"", client.open.dataset(), "\": there is none"));
     return false;
   }
+  if (client.open.position().step() > Steps(client.open.position().epoch())) {
+    Fail(client, grpc::StatusCode::INVALID_ARGUMENT, "position: no such step");
+    return false;
+  }
   ++sessions_opened_;
   client.id = next_id_++;
   client.credits = client.open.credits();
@@ -210,7 +214,7 @@ bool FakeDaemon::Open(Client& client) {
   opened->set_instance_id(instance_);
   opened->set_store(options_.store);
   opened->set_samples(options_.steps * kRows);
-  opened->set_steps_per_epoch(options_.steps);
+  opened->set_steps_per_epoch(Steps(client.next.epoch()));
   opened->set_lease_limit(options_.lease_limit);
   opened->set_batch_bytes(layout_.extent_bytes());
   opened->set_recipe_digest("00112233aabbccdd");
@@ -234,9 +238,10 @@ void FakeDaemon::Fail(Client& client, grpc::StatusCode code, const std::string& 
 
 void FakeDaemon::Serve(Client& client) {
   while (!paused_ && !client.ended) {
-    if (client.next.step() >= options_.steps) {
+    if (client.next.step() >= Steps(client.next.epoch())) {
       v1::SessionReply reply;
       reply.mutable_end_of_epoch()->set_epoch(client.next.epoch());
+      reply.mutable_end_of_epoch()->set_next_steps(Steps(client.next.epoch() + 1));
       client.stream->Write(reply);
       client.next.set_epoch(client.next.epoch() + 1);
       client.next.set_step(0);

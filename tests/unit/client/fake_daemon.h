@@ -25,6 +25,7 @@ struct FakeDaemonOptions {
   std::string socket;
   std::string store = "store-1";
   uint64_t steps = 5;
+  bool growing = false;  // as with a budget: each epoch has a step more than the one before
   uint64_t lease_limit = 8;
   uint64_t slots = 16;        // batches that there is memory for
   bool shared_memory = true;  // false: batches must be fetched
@@ -71,6 +72,7 @@ class FakeDaemon final : public v1::Stoker::Service {
     std::map<uint64_t, uint64_t> leases;  // to slots
   };
 
+  uint64_t Steps(uint64_t epoch) const { return options_.steps + (options_.growing ? epoch : 0); }
   grpc::Status GetStatus(grpc::ServerContext*, const v1::StatusRequest*, v1::StatusReply* reply) override;
   grpc::Status WatchStatus(grpc::ServerContext*, const v1::StatusRequest*,
                            grpc::ServerWriter<v1::StatusReply>* writer) override;

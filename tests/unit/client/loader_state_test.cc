@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "tests/support/status_matchers.h"
 
@@ -14,7 +15,7 @@ using testing::IsOk;
 using testing::StatusIs;
 
 LoaderState Example() {
-  LoaderState state{"sahu", "0123456789abcdef", "1111222233334444", "5555666677778888", {}, {}};
+  LoaderState state{"sahu", "0123456789abcdef", "1111222233334444", "5555666677778888", {}, {}, {}};
   state.plan.set_batch_size(32);
   state.plan.set_world(4);
   state.plan.set_rank(3);
@@ -87,6 +88,27 @@ TEST(LoaderStateTest, CheckSameBatches_AllowsAnotherWorld_WithTheSameGlobalBatch
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("the state has 32 x 4, this loader 32 x 2")));
   now.plan.set_batch_size(64);
   EXPECT_THAT(CheckSameBatches(Example(), now), IsOk());
+}
+
+TEST(LoaderStateTest, CheckSameBatches_WithABudget_NeedsTheSameBudgetAndWorld) {
+  const auto with_budget = [](uint64_t nodes) {
+    LoaderState state = Example();
+    state.plan.mutable_budget()->set_nodes(nodes);
+    state.budget = BudgetText(state.plan);
+    state.plan_digest = absl::StrCat("of ", nodes);
+    return state;
+  };
+  const absl::StatusOr<LoaderState> saved = ParseState(FormatState(with_budget(100)));
+  ASSERT_THAT(saved, IsOk());
+  EXPECT_THAT(CheckSameBatches(*saved, with_budget(100)), IsOk());
+  EXPECT_THAT(CheckSameBatches(*saved, with_budget(200)),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("the budget differs")));
+  LoaderState now = with_budget(100);
+  now.plan_digest = "another";
+  now.plan.set_world(2);
+  now.plan.set_batch_size(64);
+  EXPECT_THAT(CheckSameBatches(*saved, now),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("the world differs")));
 }
 
 TEST(NormalPlanTest, DefaultsAreWrittenOut) {

@@ -3,6 +3,7 @@
 
 #include <thread>
 
+#include "absl/strings/str_replace.h"
 #include "tests/unit/client/loader_fixture.h"
 
 namespace stoker {
@@ -38,6 +39,57 @@ TEST_F(LoaderTest, Next_AfterTheLastEpoch_IsOutOfRange) {
   EXPECT_THAT(daemon_->sent(), ElementsAre("3:0", "3:1", "4:0", "4:1"));  // nothing is made for nobody
   EXPECT_THAT(loader.SetEpoch(4), IsOk());
   EXPECT_EQ(NextOf(loader), "4:0");
+}
+
+TEST_F(LoaderTest, StepsPerEpoch_WithABudget_AreThoseOfEachEpoch) {
+  daemon_options_.steps = 1;
+  daemon_options_.growing = true;
+  options_.plan.mutable_budget()->set_nodes(10);
+  ASSERT_OK_AND_ASSIGN(Loader loader, Open());
+  EXPECT_EQ(loader.steps_per_epoch(), 1u);
+  for (const char* expected : {"0:0", "end", "1:0", "1:1"}) EXPECT_EQ(NextOf(loader), expected);
+  EXPECT_EQ(loader.steps_per_epoch(), 2u);
+  const std::string state = loader.SaveState();
+  EXPECT_EQ(NextOf(loader), "end");
+  EXPECT_EQ(loader.steps_per_epoch(), 3u);
+  EXPECT_THAT(loader.SetEpoch(4), IsOk());
+  EXPECT_EQ(loader.steps_per_epoch(), 5u);
+  EXPECT_EQ(NextOf(loader), "4:0");
+  EXPECT_THAT(loader.LoadState(state), IsOk());
+  EXPECT_EQ(loader.steps_per_epoch(), 2u);
+  EXPECT_EQ(NextOf(loader), "end");
+}
+
+TEST_F(LoaderTest, LoadState_OfAStepThatABudgetDoesNotHave_LeavesThePosition) {
+  daemon_options_.steps = 2;
+  options_.plan.mutable_budget()->set_nodes(10);
+  ASSERT_OK_AND_ASSIGN(Loader loader, Open());
+  EXPECT_EQ(NextOf(loader), "0:0");
+  const std::string state = absl::StrReplaceAll(loader.SaveState(), {{"\"step\":1", "\"step\":9"}});
+  EXPECT_THAT(loader.LoadState(state), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("no such step")));
+  EXPECT_EQ(NextOf(loader), "0:1");
+}
+
+TEST_F(LoaderTest, Pause_EndsTheSessionUntilTheNextBatch) {
+  ASSERT_OK_AND_ASSIGN(Loader loader, Open());
+  EXPECT_EQ(NextOf(loader), "0:0");
+  EXPECT_EQ(Loader::OpenSessions(), 1u);
+  EXPECT_TRUE(loader.Pause());
+  EXPECT_EQ(Loader::OpenSessions(), 0u);
+  EXPECT_TRUE(loader.Pause());
+  EXPECT_EQ(NextOf(loader), "0:1");
+  EXPECT_EQ(daemon_->sessions_opened(), 2u);
+}
+
+TEST_F(LoaderTest, Pause_WhileABatchIsHeld_DoesNothing) {
+  ASSERT_OK_AND_ASSIGN(Loader loader, Open());
+  ASSERT_OK_AND_ASSIGN(std::optional<Batch> held, loader.Next());
+  EXPECT_FALSE(loader.Pause());
+  EXPECT_EQ(Describe(*held), "0:0");
+  loader.Close();
+  EXPECT_EQ(Loader::OpenSessions(), 1u);
+  held.reset();
+  EXPECT_EQ(Loader::OpenSessions(), 0u);
 }
 
 TEST_F(LoaderTest, Info_HasWhatTheDaemonSaid) {

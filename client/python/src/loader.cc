@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/python/src/loader.h"
+
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+
+#include <algorithm>
+
+#include "client/python/src/batch.h"
+
+namespace stoker::python {
+namespace {
+
+class Busy {
+ public:
+  explicit Busy(std::atomic_flag& flag) : flag_(flag) {
+    if (!flag_.test_and_set()) return;
+    throw StatusError(absl::FailedPreconditionError(
+        "loader: another thread is waiting in it; give each thread a loader of its own: they share the batches"));
+  }
+  ~Busy() { flag_.clear(); }
+  Busy(const Busy&) = delete;
+  Busy& operator=(const Busy&) = delete;
+
+ private:
+  std::atomic_flag& flag_;
+};
+
+}  // namespace
+
+PyLoader::~PyLoader() {
+  if (loader_.Here()) Close();
+}
+
+nb::object PyLoader::Next(double timeout) {
+  Loader& loader = get();
+  const Busy busy(*busy_);
+  const absl::Time deadline = timeout > 0 ? absl::Now() + absl::Seconds(timeout) : absl::InfiniteFuture();
+  while (true) {
+    absl::StatusOr<std::optional<stoker::Batch>> next;
+    {
+      const InFlight call;  // until the GIL is held again
+      const nb::gil_scoped_release release;
+      next = loader.Next(timeout > 0 ? std::min(kSlice, deadline - absl::Now()) : kSlice);
+    }
+    if (next.ok()) return next->has_value() ? nb::cast(PyBatch(**std::move(next))) : nb::none();
+    if (!absl::IsDeadlineExceeded(next.status()) || absl::Now() >= deadline) throw StatusError(next.status());
+    if (ending) throw StatusError(Ending());
+    if (PyErr_CheckSignals() != 0) throw nb::python_error();
+  }
+}
+
+void PyLoader::Move(const std::function<absl::Status(Loader&)>& how) {
+  Loader& loader = get();
+  const Busy busy(*busy_);
+  absl::Status status;
+  {
+    const InFlight call;
+    const nb::gil_scoped_release release;
+    status = how(loader);
+  }
+  Check(status);
+}
+
+bool PyLoader::Pause() {
+  if (!loader_.Here() || busy_->test_and_set()) return false;
+  const nb::gil_scoped_release release;
+  const bool paused = get().Pause();
+  busy_->clear();
+  return paused;
+}
+
+void PyLoader::Close() {
+  Loader& loader = get();
+  const InFlight call;
+  const nb::gil_scoped_release release;
+  loader.Close();
+}
+
+void BindLoader(nb::module_& module) {
+  nb::class_<PyLoader>(module, "Loader")
+      .def("next", &PyLoader::Next)
+      .def("info", [](const PyLoader& loader) { return Text(ToJson(loader.get().info())); })
+      .def_prop_ro("steps_per_epoch", [](const PyLoader& loader) { return loader.get().steps_per_epoch(); })
+      .def_prop_ro("position",
+                   [](const PyLoader& loader) {
+                     const v1::Position position = loader.get().position();
+                     return std::pair<uint64_t, uint64_t>(position.epoch(), position.step());
+                   })
+      .def("set_epoch",
+           [](PyLoader& loader, uint64_t epoch) { loader.Move([epoch](Loader& to) { return to.SetEpoch(epoch); }); })
+      .def("save_state", [](const PyLoader& loader) { return Text(loader.get().SaveState()); })
+      .def("load_state",
+           [](PyLoader& loader, const std::string& json) {
+             loader.Move([&json](Loader& to) { return to.LoadState(json); });
+           })
+      .def_prop_ro("transport", [](const PyLoader& loader) { return Text(loader.get().transport()); })
+      .def_prop_ro("notice", [](const PyLoader& loader) { return Text(loader.get().notice()); })
+      .def("pause", &PyLoader::Pause)
+      .def("close", &PyLoader::Close);
+}
+
+}  // namespace stoker::python

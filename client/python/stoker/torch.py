@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""For code that must keep a ``torch.utils.data.DataLoader``, and for Lightning.
+
+A :class:`stoker.Loader` needs no DataLoader around it, and is faster without.
+
+>>> dataset = stoker.torch.Dataset("sahu", stoker.gaf(), batch_size=64, shuffle=True)
+>>> for batch in torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=2):
+...     batch["gasf"]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from . import ranks
+from .batch import Batch
+from .loader import Loader
+
+_MOST_WORKERS = 1024
+
+
+def tensors(batch: Batch) -> dict[str, torch.Tensor]:
+    """What :class:`Dataset` yields unless it has a transform: :meth:`stoker.Batch.torch`."""
+    return batch.torch()
+
+
+class Dataset(IterableDataset[Any]):
+    """An ``IterableDataset`` of whole batches: give DataLoader ``batch_size=None``.
+
+    Takes what :class:`stoker.Loader` takes. Each DataLoader worker reads a share of this rank's batches, as one more rank
+    would, so that every sample comes once for any number of workers. Epochs advance by themselves, in workers too.
+    ``len()``: batches of this rank without workers; with workers that cut small tails it may be one more a worker.
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        recipe: Any = None,
+        *,
+        transform: Callable[[Batch], Any] = tensors,
+        rank: int | None = None,
+        world_size: int | None = None,
+        epoch: int = 0,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        found_rank, found_world = ranks.detect() if rank is None or world_size is None else (0, 1)
+        self._rank = found_rank if rank is None else rank
+        self._world_size = found_world if world_size is None else world_size
+        self._arguments = (dataset, recipe)
+        self._options = {**options, "transform": transform}
+        self._loader: Loader[Any] | None = None
+        self._share = (0, 1)
+        # Shared with workers: the first epoch, and how many each worker has begun since.
+        self._epochs = torch.zeros(1 + _MOST_WORKERS, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+        self._epochs[0] = epoch
+
+    def _open(self) -> Loader[Any]:
+        info = get_worker_info()
+        share = (0, 1) if info is None else (info.id, info.num_workers)
+        if self._loader is None or self._share != share:
+            self._loader = Loader(
+                *self._arguments,
+                rank=self._rank * share[1] + share[0],
+                world_size=self._world_size * share[1],
+                **self._options,
+            )
+            self._share = share
+        return self._loader
+
+    def __iter__(self) -> Iterator[Any]:
+        loader = self._open()
+        place = 1 + self._share[0]
+        loader.set_epoch(int(self._epochs[0] + self._epochs[place]))
+        self._epochs[place] += 1
+        return iter(loader)
+
+    def __len__(self) -> int:
+        return len(self._open())
+
+    def set_epoch(self, epoch: int) -> None:
+        """The following iteration reads ``epoch``. Not needed."""
+        self._epochs.zero_()
+        self._epochs[0] = epoch
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_loader": None}
+
+
+def data_module(**loaders: Any) -> Any:
+    """A ``LightningDataModule`` of loaders: ``data_module(train=..., val=..., test=..., predict=...)``.
+
+    Each is a function without arguments that makes a :class:`stoker.Loader`, called when Lightning has set up its
+    processes, so that rank and world size are right. Needs ``lightning`` or ``pytorch_lightning``.
+    """
+    try:
+        from lightning import LightningDataModule
+    except ImportError:
+        from pytorch_lightning import LightningDataModule
+
+    unknown = set(loaders) - {"train", "val", "test", "predict"}
+    if unknown:
+        raise TypeError(f"data_module: {', '.join(sorted(unknown))}: there are train, val, test and predict")
+
+    class StokerDataModule(LightningDataModule):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.made: dict[str, Loader[Any]] = {}
+
+        def _loader(self, stage: str) -> Loader[Any]:
+            if stage not in self.made:
+                self.made[stage] = loaders[stage]()
+            return self.made[stage]
+
+        def teardown(self, stage: str) -> None:
+            for loader in self.made.values():
+                loader.close()
+            self.made.clear()
+
+        def state_dict(self) -> dict[str, Any]:
+            return {"train": self.made["train"].state_dict()} if "train" in self.made else {}
+
+        def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+            if "train" in state_dict:
+                self._loader("train").load_state_dict(state_dict["train"])
+
+    for stage in loaders:
+        setattr(StokerDataModule, f"{stage}_dataloader", lambda self, stage=stage: self._loader(stage))
+    return StokerDataModule()

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The package is typed, and says so."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import stoker
+
+PACKAGE = Path(__file__).parents[2] / "client" / "python"
+
+
+def test_mypy_is_silent(tmp_path):
+    pytest.importorskip("mypy")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--config-file", PACKAGE / "pyproject.toml", "--cache-dir", tmp_path],
+        cwd=PACKAGE, env=environment, capture_output=True, text=True, timeout=110, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_ruff_is_silent():
+    pytest.importorskip("ruff")
+    places = [PACKAGE, Path(__file__).parent]
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--no-cache", "--config", PACKAGE / "pyproject.toml", *places],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_marker_is_there():
+    assert (Path(stoker.__file__).parent / "py.typed").exists()
+
+
+def test_what_is_public_is_documented():
+    for name in stoker.__all__:
+        each = getattr(stoker, name)
+        assert inspect.getdoc(each), name
+        if inspect.isclass(each) and not issubclass(each, Exception):
+            for method, value in vars(each).items():
+                if callable(value) and not method.startswith("_"):
+                    assert inspect.getdoc(value), f"{name}.{method}"
