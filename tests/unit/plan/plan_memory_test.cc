@@ -103,10 +103,13 @@ TEST(PlanMemory, TenMillionShuffledSamples_NothingIsHeldASample) {
   v1::Plan proto;
   proto.set_batch_size(64);
   proto.set_shuffle(true);
-  ASSERT_OK_AND_ASSIGN(const BatchPlan plan, BatchPlan::Create(proto, store->samples()));
-  ASSERT_EQ(plan.samples(), kSamples);
-  for (uint64_t step = 0; step < plan.steps_per_epoch(); step += 1000) {
-    for (const uint64_t sample : plan.Samples(/*epoch=*/3, step, 0, plan.Range(step).count)) {
+  ASSERT_OK_AND_ASSIGN(const v1::Plan complete, CompletePlan(proto));
+  CostTable costs;
+  costs.samples = store->samples();
+  ASSERT_EQ(costs.samples, kSamples);
+  ASSERT_OK_AND_ASSIGN(const std::shared_ptr<const BatchPlan> plan, BatchPlan::Create(complete, costs));
+  for (uint64_t step = 0; step < plan->Steps(3); step += 1000) {
+    for (const uint64_t sample : plan->Samples(/*epoch=*/3, step, 0, plan->SampleCount(3, step))) {
       ASSERT_OK(store->Sample(sample));
     }
   }
