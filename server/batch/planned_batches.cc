@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/plan/budgets.h"
 #include "shared/base/status_macros.h"
 
 namespace stoker::batch {
@@ -24,6 +25,16 @@ absl::StatusOr<std::shared_ptr<const PlannedBatches>> PlannedBatches::Create(std
                                                                              const v1::Plan& plan, uint64_t epoch) {
   plan::CostTable costs = maker->costs();
   STOKER_RETURN_IF_ERROR(maker->AddByteCosts(&costs));
+  if (plan.has_budget() && plan.oversize() == v1::OVERSIZE_FAIL && !costs.uniform()) {
+    STOKER_ASSIGN_OR_RETURN(const plan::Budgets budgets, plan::Budgets::Create(plan.budget(), costs));
+    if (const auto& first = budgets.first_oversize(); first.has_value()) {
+      const absl::string_view field = plan::BudgetFieldName(first->field);
+      return absl::InvalidArgumentError(
+          absl::StrCat("plan.budget.", field, ": ", maker->NameSample(first->sample), " has ", first->cost,
+                       ", more than ", first->limit, " (samples over budget: ", budgets.oversize(),
+                       "); raise the budget, or choose --oversize alone or skip"));
+    }
+  }
   STOKER_ASSIGN_OR_RETURN(auto batches, plan::BatchPlan::Create(plan, costs));
   if (batches->Steps(epoch) == 0) {
     return absl::InvalidArgumentError(absl::StrCat(
