@@ -27,6 +27,7 @@ namespace {
 
 constexpr char kServiceName[] = "stoker.v1.Stoker";
 constexpr int kIngestNice = 10;  // batches come first
+constexpr absl::Duration kLastWords = absl::Milliseconds(100);  // for statuses of calls that have ended
 
 std::string NewInstanceId() { return absl::StrFormat("%016x", absl::Uniform<uint64_t>(absl::BitGen())); }
 
@@ -172,7 +173,11 @@ void Daemon::Stop() {
         unit_runner_->Stop();
       });
     }
-    server_->Shutdown(absl::ToChronoTime(absl::Now() + options_.drain_deadline));
+    // Not left to Shutdown, which waits for idle clients to hang up too: they look up but every five seconds.
+    if (!service_.AwaitNoCalls(absl::Now() + options_.drain_deadline)) {
+      log::Warning("calls in flight at the drain deadline are cancelled");
+    }
+    server_->Shutdown(absl::ToChronoTime(absl::Now() + kLastWords));
     server_->Wait();
   }
   if (!loop_thread_.joinable()) return;

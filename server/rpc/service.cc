@@ -57,12 +57,14 @@ grpc::Status ToGrpc(const absl::Status& status) {
 }
 
 grpc::Status Service::GetStatus(grpc::ServerContext*, const v1::StatusRequest*, v1::StatusReply* reply) {
+  const Calls::InFlight call(&calls_);
   *reply = core_->GetStatus();
   return grpc::Status::OK;
 }
 
 grpc::Status Service::WatchStatus(grpc::ServerContext* context, const v1::StatusRequest* request,
                                   grpc::ServerWriter<v1::StatusReply>* writer) {
+  const Calls::InFlight call(&calls_);
   const double seconds = request->interval_seconds() == 0 ? 1 : request->interval_seconds();
   if (!(seconds >= 0.05 && seconds <= 3600)) {
     return {grpc::StatusCode::INVALID_ARGUMENT, absl::StrCat("interval_seconds: ", seconds, " is not in [0.05, 3600]")};
@@ -82,6 +84,7 @@ grpc::Status Service::WatchStatus(grpc::ServerContext* context, const v1::Status
 
 grpc::Status Service::Ingest(grpc::ServerContext* context, const v1::IngestRequest* request,
                              grpc::ServerWriter<v1::IngestEvent>* writer) {
+  const Calls::InFlight call(&calls_);
   LatestProgress latest;
   std::future<absl::StatusOr<v1::IngestEvent::Done>> result = std::async(std::launch::async, [&] {
     return core_->Ingest(
@@ -108,6 +111,7 @@ grpc::Status Service::Ingest(grpc::ServerContext* context, const v1::IngestReque
 
 grpc::Status Service::ListDatasets(grpc::ServerContext*, const v1::ListDatasetsRequest* request,
                                    v1::ListDatasetsReply* reply) {
+  const Calls::InFlight call(&calls_);
   absl::StatusOr<std::vector<v1::DatasetInfo>> datasets = core_->ListDatasets(request->name());
   if (!datasets.ok()) return ToGrpc(datasets.status());
   for (v1::DatasetInfo& dataset : *datasets) *reply->add_datasets() = std::move(dataset);
@@ -116,6 +120,7 @@ grpc::Status Service::ListDatasets(grpc::ServerContext*, const v1::ListDatasetsR
 
 grpc::Status Service::DropDataset(grpc::ServerContext*, const v1::DropDatasetRequest* request,
                                   v1::DropDatasetReply* reply) {
+  const Calls::InFlight call(&calls_);
   const absl::StatusOr<bool> removed = core_->DropDataset(request->name());
   if (!removed.ok()) return ToGrpc(removed.status());
   reply->set_store_removed(*removed);
@@ -123,11 +128,12 @@ grpc::Status Service::DropDataset(grpc::ServerContext*, const v1::DropDatasetReq
 }
 
 grpc::ServerBidiReactor<v1::SessionRequest, v1::SessionReply>* Service::Session(grpc::CallbackServerContext*) {
-  return rpc::Session::Start(core_);
+  return rpc::Session::Start(core_, &calls_);
 }
 
 grpc::Status Service::Fetch(grpc::ServerContext*, const v1::FetchRequest* request,
                             grpc::ServerWriter<v1::FetchChunk>* writer) {
+  const Calls::InFlight call(&calls_);
   const absl::StatusOr<std::unique_ptr<PinnedBatch>> batch = core_->PinBatch(*request);
   if (!batch.ok()) return ToGrpc(batch.status());
   const absl::Span<const uint8_t> bytes = (*batch)->bytes();

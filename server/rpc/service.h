@@ -5,6 +5,8 @@
 #include <grpcpp/grpcpp.h>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "server/rpc/calls.h"
 #include "server/rpc/core.h"
 #include "stoker/v1/service.grpc.pb.h"
 
@@ -16,6 +18,9 @@ grpc::Status ToGrpc(const absl::Status& status);
 class Service final : public v1::Stoker::WithCallbackMethod_Session<v1::Stoker::Service> {
  public:
   explicit Service(Core* core) : core_(core) {}
+
+  // Until no call is in flight, though ended ones may still be sending their status; false: at the deadline some were.
+  bool AwaitNoCalls(absl::Time deadline) { return calls_.AwaitNone(deadline); }
 
   grpc::Status GetStatus(grpc::ServerContext* context, const v1::StatusRequest* request,
                          v1::StatusReply* reply) override;
@@ -33,6 +38,7 @@ class Service final : public v1::Stoker::WithCallbackMethod_Session<v1::Stoker::
 
  private:
   Core* const core_;
+  Calls calls_;
 };
 
 }  // namespace stoker::rpc

@@ -5,8 +5,8 @@
 
 namespace stoker::rpc {
 
-grpc::ServerBidiReactor<v1::SessionRequest, v1::SessionReply>* Session::Start(Core* core) {
-  const std::shared_ptr<Session> session(new Session(core));
+grpc::ServerBidiReactor<v1::SessionRequest, v1::SessionReply>* Session::Start(Core* core, Calls* calls) {
+  const std::shared_ptr<Session> session(new Session(core, calls));
   session->self_ = session;
   session->StartRead(&session->request_);
   return session.get();
@@ -91,6 +91,7 @@ void Session::OnCancel() { Finish(grpc::Status::CANCELLED); }
 
 void Session::OnDone() {
   Close();
+  call_.reset();
   const std::shared_ptr<Session> self = std::move(self_);
 }
 

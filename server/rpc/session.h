@@ -5,9 +5,12 @@
 
 #include <deque>
 #include <memory>
+#include <optional>
+#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "server/rpc/calls.h"
 #include "server/rpc/core.h"
 #include "stoker/v1/service.grpc.pb.h"
 
@@ -17,14 +20,14 @@ namespace stoker::rpc {
 // other or for the client. Owns itself until gRPC is done with the call; the daemon may hold it longer.
 class Session : public grpc::ServerBidiReactor<v1::SessionRequest, v1::SessionReply>, public SessionPeer {
  public:
-  static grpc::ServerBidiReactor<v1::SessionRequest, v1::SessionReply>* Start(Core* core);
+  static grpc::ServerBidiReactor<v1::SessionRequest, v1::SessionReply>* Start(Core* core, Calls* calls);
 
   // SessionPeer, on the event loop.
   void Send(v1::SessionReply reply) override;
   void End(const absl::Status& reason) override;
 
  private:
-  explicit Session(Core* core) : core_(core) {}
+  Session(Core* core, Calls* calls) : core_(core), call_(std::in_place, calls) {}
 
   void OnReadDone(bool ok) override;
   void OnWriteDone(bool ok) override;
@@ -37,6 +40,7 @@ class Session : public grpc::ServerBidiReactor<v1::SessionRequest, v1::SessionRe
   void WriteOrFinish() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   Core* const core_;
+  std::optional<Calls::InFlight> call_;  // until OnDone
   std::shared_ptr<Session> self_;  // until OnDone
   bool opened_ = false;            // by the reading side only
   bool closed_ = false;            // by the reading side only

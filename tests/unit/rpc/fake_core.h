@@ -89,6 +89,7 @@ class TestServer {
   // A client whose connection is cut when *cut is called, as by the death of its process.
   std::unique_ptr<v1::Stoker::Stub> ConnectToBeCut(std::function<void()>* cut) const;
   void Shutdown(absl::Duration drain);
+  Service& service() { return service_; }
 
  private:
   stoker::testing::TempDir dir_;

@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -65,6 +66,36 @@ TEST_F(ServiceTest, ErrorWithAVeryLongMessageThatIsNoText_KeepsItsCode) {
   core_.list = [&](const std::string&) { return absl::NotFoundError(std::string(40000, '\x80')); };
   v1::ListDatasetsReply reply;
   EXPECT_EQ(stub_->ListDatasets(&context_, {}, &reply).error_code(), grpc::StatusCode::NOT_FOUND);
+}
+
+// ---- calls in flight ----
+
+TEST_F(ServiceTest, AwaitNoCalls_WaitsForACallThatHasBegunAndNotForIdleClients) {
+  absl::Notification begun, may_end;
+  core_.list = [&](const std::string&) {
+    begun.Notify();
+    may_end.WaitForNotification();
+    return std::vector<v1::DatasetInfo>();
+  };
+  std::thread caller([&] {
+    v1::ListDatasetsReply reply;
+    EXPECT_TRUE(stub_->ListDatasets(&context_, {}, &reply).ok());
+  });
+  begun.WaitForNotification();
+  EXPECT_FALSE(server_.service().AwaitNoCalls(absl::Now()));
+  may_end.Notify();
+  EXPECT_TRUE(server_.service().AwaitNoCalls(absl::Now() + kPatience));
+  caller.join();
+}
+
+TEST_F(ServiceTest, AwaitNoCalls_WaitsForSessions) {
+  testing::SessionClient session(stub_.get());
+  ASSERT_TRUE(session.Open("a"));
+  ASSERT_TRUE(core_.AwaitEvents(1));
+  EXPECT_FALSE(server_.service().AwaitNoCalls(absl::Now()));
+  core_.peer("a")->End(absl::UnavailableError("the daemon is stopping"));
+  session.Finish();
+  EXPECT_TRUE(server_.service().AwaitNoCalls(absl::Now() + kPatience));
 }
 
 // ---- status ----
