@@ -69,10 +69,10 @@ void AddOptions(CLI::App* app, CommandLine* line) {
   text("--worker-program", flags->mutable_worker_program(), "Path of stoker-worker (default: beside stokerd)");
   text("--log-level", flags->mutable_log_level(), "debug, info, warning or error (default: info)");
   const auto number = [app](const char* name, auto set, const char* help) {
-    app->add_option_function<double>(name, set, help);
+    app->add_option_function<double>(name, set, help)->check(CLI::PositiveNumber);
   };
   const auto limit = [app](const char* name, auto set, const char* help) {
-    app->add_option_function<uint32_t>(name, set, help);
+    app->add_option_function<uint32_t>(name, set, help)->check(CLI::PositiveNumber);
   };
   limit(
       "--lease-limit", [flags](uint32_t n) { flags->set_lease_limit(n); }, "Batches a session may hold (default: 64)");

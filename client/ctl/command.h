@@ -5,11 +5,13 @@
 
 #include <CLI/CLI.hpp>
 #include <functional>
+#include <map>
 #include <ostream>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/str_join.h"
 #include "client/ctl/output.h"
 #include "stoker/client.h"
 
@@ -36,6 +38,14 @@ void AddBenchClient(CLI::App& app, Context& context);  // hidden: a client proce
 
 // A subcommand with an example under its help. `help` is one line.
 CLI::App* AddCommand(CLI::App& app, const std::string& name, const std::string& help, const std::string& example);
+
+// Turns a name of `values`, in any case, into its value; the help lists the names.
+template <typename Value>
+CLI::Validator OneOf(const std::map<std::string, Value>& values) {
+  std::vector<std::string> names;
+  for (const auto& [name, value] : values) names.push_back(name);
+  return CLI::CheckedTransformer(values, CLI::ignore_case).description("{" + absl::StrJoin(names, ",") + "}");
+}
 
 // All of stokerctl: reads `arguments` (without the program's name), runs the command, returns the exit code.
 // `terminal` says of both streams whether a person looks at them.

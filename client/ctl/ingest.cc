@@ -242,7 +242,7 @@ ExitCode RunIngest(const Context& context, const IngestArguments& arguments) {
 
 void AddSeriesOptions(CLI::App* command, IngestArguments* arguments) {
   command->add_option("--layout", arguments->layout, "Axes of arrays: nct (samples, channels, time; default) or ntc")
-      ->transform(CLI::CheckedTransformer(kLayouts, CLI::ignore_case));
+      ->transform(OneOf(kLayouts));
   command->add_option("--data-array", arguments->data_array, "Key of the data in an .npz of several arrays");
   command->add_option("--target-array", arguments->target_array,
                       "Key of the targets in an .npz, or the path of an .npy with them");
@@ -253,14 +253,14 @@ void AddSeriesOptions(CLI::App* command, IngestArguments* arguments) {
   command->add_option("--channels", arguments->channels, "Names or numbers of the channels to keep: a,b")
       ->delimiter(',');
   command->add_option("--missing", arguments->missing, "Values that are not there: error (default), linear or zero")
-      ->transform(CLI::CheckedTransformer(kMissing, CLI::ignore_case));
+      ->transform(OneOf(kMissing));
   command->add_option("--unequal", arguments->unequal, "Lengths that differ: error (default), paa, crop or pad")
-      ->transform(CLI::CheckedTransformer(kUnequal, CLI::ignore_case));
+      ->transform(OneOf(kUnequal));
 }
 
 void AddCrystalOptions(CLI::App* command, IngestArguments* arguments) {
   command->add_option("--graph", arguments->graph, "Neighbours: knn (default), alignn, radius or cgcnn")
-      ->transform(CLI::CheckedTransformer(kGraphs, CLI::ignore_case));
+      ->transform(OneOf(kGraphs));
   command->add_option("--k", arguments->k, "How many nearest neighbours (default 12)")->check(CLI::PositiveNumber);
   command->add_option("--tolerance", arguments->tolerance, "Å; neighbours so little farther are kept too (1e-4)")
       ->check(CLI::NonNegativeNumber);
@@ -284,7 +284,7 @@ void AddCrystalOptions(CLI::App* command, IngestArguments* arguments) {
       });
   command->add_option("--atom-features", arguments->atom_features, "JSON table of node features by atomic number");
   command->add_option("--on-error", arguments->on_error, "A bad structure ends the ingest: fail (default), or: skip")
-      ->transform(CLI::CheckedTransformer(kOnError, CLI::ignore_case));
+      ->transform(OneOf(kOnError));
 }
 
 void AddCsvOptions(CLI::App* command, IngestArguments* arguments) {
@@ -310,7 +310,7 @@ void AddIngest(CLI::App& app, Context& context) {
   command
       ->add_option("--format", arguments->format,
                    "auto (default), ts, ucr, npy, csv, jarvis, id-prop, extxyz, matbench, poscar or cif")
-      ->transform(CLI::CheckedTransformer(kFormats, CLI::ignore_case));
+      ->transform(OneOf(kFormats));
   command->add_option("--target", arguments->targets,
                       "Time series: none, class or value. Crystals: key or column; several times, or none");
   AddSeriesOptions(command, arguments.get());

@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "client/ctl/command.h"
 #include "shared/base/posix.h"
 #include "shared/base/size.h"
 #include "shared/base/status_macros.h"
@@ -360,7 +361,7 @@ void AddReadingOptions(CLI::App* command, ReadingArguments* arguments) {
   const std::map<std::string, Transport> transports = {
       {"auto", Transport::kAuto}, {"shm", Transport::kShm}, {"inline", Transport::kInline}};
   command->add_option("--transport", arguments->transport, "auto (default), shm or inline")
-      ->transform(CLI::CheckedTransformer(transports, CLI::ignore_case));
+      ->transform(OneOf(transports));
 }
 
 }  // namespace stoker::ctl
