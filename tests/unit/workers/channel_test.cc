@@ -44,6 +44,7 @@ TEST_F(ChannelTest, Message_ArrivesWhole) {
   ASSERT_OK(daemon_->Send(UnitOf("/data/b.ts")));
   for (const char* source : {"/data/a.ts", "/data/b.ts"}) {
     ASSERT_OK_AND_ASSIGN(auto received, worker_->Receive());
+    ASSERT_TRUE(received.has_value());
     v1::ToWorker message;
     ASSERT_TRUE(message.ParseFromString(received->bytes));
     EXPECT_EQ(message.ingest_unit().source(), source);
@@ -56,6 +57,7 @@ TEST_F(ChannelTest, Descriptor_GoesAlongAndIsClosedOnExec) {
   const UniqueFd file(::open(dir.Write("a", "figures").c_str(), O_RDONLY));
   ASSERT_OK(daemon_->Send(UnitOf("a"), file.get()));
   ASSERT_OK_AND_ASSIGN(auto received, worker_->Receive());
+  ASSERT_TRUE(received.has_value());
   ASSERT_TRUE(received->fd.valid());
   EXPECT_TRUE(::fcntl(received->fd.get(), F_GETFD) & FD_CLOEXEC);
   char bytes[8] = {};
@@ -98,6 +100,7 @@ TEST_F(ChannelTest, MessageBeyondTheLimit_IsRefusedAndNothingIsSent) {
   EXPECT_THAT(daemon_->Send(UnitOf(std::string(kMaxMessageBytes, 'x'))), StatusIs(absl::StatusCode::kInternal));
   ASSERT_OK(daemon_->Send(UnitOf("next")));
   ASSERT_OK_AND_ASSIGN(auto received, worker_->Receive());
+  ASSERT_TRUE(received.has_value());
   EXPECT_THAT(received->bytes, HasSubstr("next"));
 }
 

@@ -86,7 +86,11 @@ class WorkerPoolTest : public ::testing::Test {
     loop_->Call([this] { pool_.reset(); });
   }
 
-  void Start(PoolOptions options) {
+  void Start(const std::string& program, int count, absl::Duration deadline = kPatience) {
+    PoolOptions options;
+    options.program = program;
+    options.count = count;
+    options.deadline = deadline;
     options.role = "test";
     options.warn = [this](absl::string_view line) {
       absl::MutexLock lock(&mutex_);
@@ -97,9 +101,7 @@ class WorkerPoolTest : public ::testing::Test {
       pool_->Start();
     });
   }
-  void StartScripted(int count, absl::Duration deadline = kPatience) {
-    Start({.program = kScripted, .count = count, .deadline = deadline});
-  }
+  void StartScripted(int count, absl::Duration deadline = kPatience) { Start(kScripted, count, deadline); }
   void Put(uint64_t id, const std::string& what, uint64_t stream = 0) {
     script_.Put(id, what, stream);
     loop_->Call([this] { pool_->Poke(); });
@@ -122,7 +124,8 @@ class WorkerPoolTest : public ::testing::Test {
     std::vector<std::string> states;
     for (const absl::Time end = absl::Now() + kPatience; absl::Now() < end; absl::SleepFor(absl::Milliseconds(5))) {
       states.clear();
-      for (const auto& worker : Status().workers()) states.push_back(worker.state());
+      const v1::StatusReply status = Status();
+      for (const auto& worker : status.workers()) states.push_back(worker.state());
       if (states == wanted) break;
     }
     return states;
@@ -218,7 +221,7 @@ INSTANTIATE_TEST_SUITE_P(All, WorkerPoolRubbish, ::testing::Values("rubbish", "n
                          [](const auto& info) { return std::string(info.param); });
 
 TEST_F(WorkerPoolTest, ProgramThatCannotRun_IsTriedAgainAndTasksStayWithTheirSource) {
-  Start({.program = "/bin/false", .count = 1, .deadline = kPatience});
+  Start("/bin/false", 1);
   Put(1, "fine");
   EXPECT_THAT(AwaitWarnings(3), ::testing::Each(HasSubstr("exit status 1")));
   EXPECT_THAT(script_.Await(0), IsEmpty());
@@ -270,7 +273,7 @@ TEST_F(WorkerPoolTest, Stop_ReturnsWhatIsInHandAndKillsAll) {
 }
 
 TEST_F(WorkerPoolTest, WithoutAProgram_TheWorkerIsAThread) {
-  Start({.program = "", .count = 0, .deadline = kPatience});
+  Start("", 0);
   Put(1, "/nowhere/a.ts");
   EXPECT_THAT(script_.Await(1), ElementsAre(AllOf(StartsWith("done 1 "), HasSubstr("/nowhere/a.ts"))));
   EXPECT_EQ(Status().workers(0).pid(), static_cast<uint64_t>(::getpid()));

@@ -13,6 +13,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "shared/segment/segment.h"
+#include "tests/support/instance_id.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_dir.h"
 
@@ -74,6 +76,8 @@ class WorkerTest : public ::testing::Test {
   std::thread thread_;
 };
 
+constexpr uint64_t kSegmentBytes = 8192;
+
 v1::ToWorker::MakePart Part(uint64_t part, uint64_t stream, uint32_t segment) {
   v1::ToWorker::MakePart message;
   message.set_part(part);
@@ -88,9 +92,11 @@ TEST_F(WorkerTest, PartOfAStreamThatItDoesNotKnow_IsAnErrorAndItGoesOn) {
 }
 
 TEST_F(WorkerTest, StreamOfAStoreThatIsNotThere_AnswersEachPartWithTheReason) {
-  const UniqueFd memory(::memfd_create("segment", MFD_CLOEXEC));
-  ASSERT_EQ(::ftruncate(memory.get(), 8192), 0);
-  MapSegment(1, memory.get(), 8192);
+  ASSERT_OK_AND_ASSIGN(
+      const segment::Segment segment,
+      segment::Segment::Create(
+          {.directory = "", .instance_id = testing::RandomInstanceId(), .generation = 1, .size_bytes = kSegmentBytes}));
+  MapSegment(1, segment.fd(), kSegmentBytes);
   OpenStream(3, "/nowhere/store");
   for (const uint64_t part : {1, 2}) {
     const v1::WorkerStatus status = Make(Part(part, 3, 1));
@@ -107,10 +113,10 @@ TEST_F(WorkerTest, CloseStream_ForgetsIt) {
   EXPECT_THAT(Make(Part(1, 3, 1)).message(), HasSubstr("unknown stream 3"));
 }
 
-TEST_F(WorkerTest, SegmentSmallerThanItIsSaidToBe_EndsTheWorker) {
-  const UniqueFd memory(::memfd_create("segment", MFD_CLOEXEC));
-  ASSERT_EQ(::ftruncate(memory.get(), 4096), 0);
-  MapSegment(1, memory.get(), 8192);
+TEST_F(WorkerTest, SegmentThatIsNone_EndsTheWorker) {
+  const UniqueFd memory(::memfd_create("none", MFD_CLOEXEC));
+  ASSERT_EQ(::ftruncate(memory.get(), kSegmentBytes), 0);
+  MapSegment(1, memory.get(), kSegmentBytes);
   EXPECT_FALSE(Next().has_value());
 }
 
