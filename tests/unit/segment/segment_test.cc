@@ -160,9 +160,6 @@ TEST_P(SegmentIn, NameRemovedAndTakenByAnother_IsLeftToTheOther) {
 
 // Whichever descriptor is the one too many, the name must not be left behind.
 TEST_P(SegmentIn, TooFewDescriptors_IsResourceExhaustedAndLeavesNothing) {
-#ifdef __SANITIZE_ADDRESS__
-  GTEST_SKIP() << "UBSan needs a descriptor to check a vtable, and takes every object for invalid where it gets none";
-#endif
   const auto result = ChildProcess([&](int) {
                         const int next = ::dup(0);
                         ::close(next);
@@ -172,10 +169,12 @@ TEST_P(SegmentIn, TooFewDescriptors_IsResourceExhaustedAndLeavesNothing) {
                           ASSERT_EQ(::prlimit(0, RLIMIT_NOFILE, nullptr, &old), 0);
                           const rlimit lower = {limit.rlim_cur, old.rlim_max};
                           ASSERT_EQ(::prlimit(0, RLIMIT_NOFILE, &lower, nullptr), 0);
-                          EXPECT_THAT(Segment::Create(options_),
-                                      StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("Too many open files")))
-                              << more;
+                          const absl::Status status = Segment::Create(options_).status();
                           ASSERT_EQ(::prlimit(0, RLIMIT_NOFILE, &old, nullptr), 0);
+                          // Not before: UBSan wants a descriptor to look at a matcher's vtable.
+                          EXPECT_THAT(status, StatusIs(absl::StatusCode::kResourceExhausted,
+                                                       HasSubstr("Too many open files")))
+                              << more;
                           EXPECT_FALSE(Exists(path_)) << more;
                         }
                       }).Wait();
