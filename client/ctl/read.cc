@@ -104,25 +104,33 @@ absl::Status ReadAll(Loader& loader, const ReadArguments& arguments, const Outpu
   return absl::OkStatus();
 }
 
-void PrintTotals(const Output& output, const Totals& totals, const Loader& loader) {
+void PrintTotals(const Output& output, const Totals& totals, const v1::Plan& plan, const Loader& loader) {
+  const uint64_t oversize = loader.info().oversize_samples();
   if (output.json) {
-    const nlohmann::ordered_json json = {{"batches", totals.batches},       {"samples", totals.samples},
-                                         {"bytes", totals.bytes},           {"seconds", totals.seconds},
-                                         {"transport", loader.transport()}, {"next", Next(loader)}};
+    nlohmann::ordered_json json = {{"batches", totals.batches},       {"samples", totals.samples},
+                                   {"bytes", totals.bytes},           {"seconds", totals.seconds},
+                                   {"transport", loader.transport()}, {"next", Next(loader)}};
+    if (plan.has_budget()) json["oversize_samples"] = oversize;
     output.out << json.dump() << std::endl;
     return;
   }
   if (output.quiet) return;
   const double seconds = std::max(totals.seconds, 1e-9);
-  PrintFields(output.out,
-              {{"batches", FormatCount(totals.batches)},
-               {"samples", FormatCount(totals.samples)},
-               {"bytes", FormatSize(totals.bytes)},
-               {"time", FormatSeconds(totals.seconds)},
-               {"rate", absl::StrFormat("%s, %.1f batches/s, %.0f samples/s", FormatRate(totals.bytes / seconds),
-                                        totals.batches / seconds, totals.samples / seconds)},
-               {"transport", loader.transport()},
-               {"next", Next(loader)}});
+  std::vector<std::pair<std::string, std::string>> fields = {
+      {"batches", FormatCount(totals.batches)},
+      {"samples", FormatCount(totals.samples)},
+      {"bytes", FormatSize(totals.bytes)},
+      {"time", FormatSeconds(totals.seconds)},
+      {"rate", absl::StrFormat("%s, %.1f batches/s, %.0f samples/s", FormatRate(totals.bytes / seconds),
+                               totals.batches / seconds, totals.samples / seconds)},
+      {"transport", loader.transport()},
+      {"next", Next(loader)}};
+  if (oversize > 0) {
+    fields.emplace_back("over budget",
+                        absl::StrCat(FormatCount(oversize), " of ", FormatCount(loader.info().samples()), " samples, ",
+                                     plan.oversize() == v1::OVERSIZE_SKIP ? "left out" : "alone in a batch each"));
+  }
+  PrintFields(output.out, fields);
   output.out << std::flush;
 }
 
@@ -146,7 +154,7 @@ ExitCode RunRead(const Context& context, const ReadArguments& arguments) {
     context.output.err << "stokerctl: " << what << ": " << notice << std::endl;
   }
   if (!status.ok()) return Fail(context.output, absl::StrCat(what, " at ", Next(*loader)), status);
-  PrintTotals(context.output, totals, *loader);
+  PrintTotals(context.output, totals, options->plan, *loader);
   return kDone;
 }
 
