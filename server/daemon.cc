@@ -26,7 +26,7 @@ namespace stoker {
 namespace {
 
 constexpr char kServiceName[] = "stoker.v1.Stoker";
-constexpr int kIngestNice = 10;  // batches come first
+constexpr int kIngestNice = 10;                                 // batches come first
 constexpr absl::Duration kLastWords = absl::Milliseconds(100);  // for statuses of calls that have ended
 
 std::string NewInstanceId() { return absl::StrFormat("%016x", absl::Uniform<uint64_t>(absl::BitGen())); }

@@ -29,10 +29,10 @@ absl::StatusOr<std::shared_ptr<const PlannedBatches>> PlannedBatches::Create(std
     STOKER_ASSIGN_OR_RETURN(const plan::Budgets budgets, plan::Budgets::Create(plan.budget(), costs));
     if (const auto& first = budgets.first_oversize(); first.has_value()) {
       const absl::string_view field = plan::BudgetFieldName(first->field);
-      return absl::InvalidArgumentError(
-          absl::StrCat("plan.budget.", field, ": ", maker->NameSample(first->sample), " has ", first->cost,
-                       ", more than ", first->limit, " (samples over budget: ", budgets.oversize(),
-                       "); raise the budget, or choose --oversize alone or skip"));
+      return absl::InvalidArgumentError(absl::StrCat("plan.budget.", field, ": ", maker->NameSample(first->sample),
+                                                     " has ", first->cost, ", more than ", first->limit,
+                                                     " (samples over budget: ", budgets.oversize(),
+                                                     "); raise the budget, or choose --oversize alone or skip"));
     }
   }
   STOKER_ASSIGN_OR_RETURN(auto batches, plan::BatchPlan::Create(plan, costs));

@@ -6,9 +6,9 @@
 //   epoch.steps();  epoch.Batch(step, rank);    // every rank has as many steps
 //
 // Batches are filled one after the other from a window of the next 512 samples of the epoch's order: first with the
-// oldest ones; the last quarter (2 to 16 samples) is chosen, each the nearest to its part of what is left of all budgets
-// at once. The oldest sample always begins a batch, so none waits longer than 512 batches. A batch is closed when none of
-// the window fits any more. Then batches of about equal work are put together into steps, one a rank.
+// oldest ones; the last quarter (2 to 16 samples) is chosen, each the nearest to its part of what is left of all
+// budgets at once. The oldest sample always begins a batch, so none waits longer than 512 batches. A batch is closed
+// when none of the window fits any more. Then batches of about equal work are put together into steps, one a rank.
 //
 // Tails, with `world` ranks:
 //   KEEP  every sample exactly once. The last (batches mod world) batches are cut into smaller ones until every rank
