@@ -133,7 +133,7 @@ absl::StatusOr<TransformBenchmarkRow> Bench::Measure(const Kernel& kernel) {
   const int64_t images = static_cast<int64_t>(memory_.size() / kernel.options.image_bytes()) / fields;
   const double bytes = static_cast<double>(images * fields * kernel.options.image_bytes());
   STOKER_ASSIGN_OR_RETURN(GafEncoder arithmetic, GafEncoder::Create(kernel.options, kernel.path));
-  arithmetic.DiscardLines();
+  arithmetic.Discard();
   std::vector<double> rates, ratios, limits;
   for (int pass = 0; pass < options_.repeats; ++pass) {
     const absl::Span<uint8_t> lines = memory_.first(memory_.size() / kCacheLineBytes * kCacheLineBytes);

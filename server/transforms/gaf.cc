@@ -100,10 +100,7 @@ std::string_view GafEncoder::path() const { return kernels_->name; }
 
 void GafEncoder::Flush() { hwy::FlushStream(); }
 
-void GafEncoder::DiscardLines() {
-  scratch_->gasf.DiscardLines();
-  scratch_->gadf.DiscardLines();
-}
+void GafEncoder::Discard() { discard_ = true; }
 
 absl::Status GafEncoder::Encode(absl::Span<const double> window, int64_t valid_size, const ValueRange& bounds,
                                 void* gasf, void* gadf) {
@@ -134,19 +131,35 @@ absl::Status GafEncoder::Encode(absl::Span<const double> window, int64_t valid_s
 
 void GafEncoder::Write(void* gasf, void* gadf) {
   Scratch& scratch = *scratch_;
+  gasf = options_.gasf ? gasf : nullptr;
+  gadf = options_.gadf ? gadf : nullptr;
+  const int64_t size = options_.image_size;
+  if (!discard_ && CanStream(gasf, gadf)) {
+    kernels_->stream[KernelIndex(options_.dtype)].block(scratch.points, {0, size, 0, size, size}, gasf, gadf);
+    return;
+  }
   scratch.gasf.Begin(gasf);
   scratch.gadf.Begin(gadf);
-  for (int64_t row = 0; row < options_.image_size; row += scratch.turn_rows) {
-    const int64_t rows = std::min(scratch.turn_rows, options_.image_size - row);
-    uint8_t* sum = options_.gasf ? scratch.gasf.Next() : nullptr;
-    uint8_t* difference = options_.gadf ? scratch.gadf.Next() : nullptr;
-    MakeRows(row, rows, sum, difference);
-    const size_t bytes = rows * options_.image_size * scratch.element_bytes;
-    if (options_.gasf) scratch.gasf.Commit(bytes);
-    if (options_.gadf) scratch.gadf.Commit(bytes);
+  for (int64_t row = 0; row < size; row += scratch.turn_rows) {
+    const int64_t rows = std::min(scratch.turn_rows, size - row);
+    MakeRows(row, rows, gasf == nullptr ? nullptr : scratch.gasf.Next(),
+             gadf == nullptr ? nullptr : scratch.gadf.Next());
+    if (discard_) continue;
+    const size_t bytes = rows * size * scratch.element_bytes;
+    if (gasf != nullptr) scratch.gasf.Commit(bytes);
+    if (gadf != nullptr) scratch.gadf.Commit(bytes);
   }
-  if (options_.gasf) scratch.gasf.End();
-  if (options_.gadf) scratch.gadf.End();
+  if (gasf != nullptr) scratch.gasf.End();
+  if (gadf != nullptr) scratch.gadf.End();
+}
+
+// Whether rows can go to their place without a buffer: whole, and where vectors are aligned.
+bool GafEncoder::CanStream(const void* gasf, const void* gadf) const {
+  const size_t step = kernels_->stream[KernelIndex(options_.dtype)].step_bytes;
+  const auto fits = [step](size_t place) { return place % step == 0; };
+  return step != 0 && scratch_->points.size == options_.image_size &&
+         fits(options_.image_size * scratch_->element_bytes) && fits(reinterpret_cast<uintptr_t>(gasf)) &&
+         fits(reinterpret_cast<uintptr_t>(gadf));
 }
 
 void GafEncoder::MakeRows(int64_t row, int64_t rows, uint8_t* gasf, uint8_t* gadf) {

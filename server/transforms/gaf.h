@@ -58,8 +58,8 @@ class GafEncoder {
   // `valid_size`: L in [1, S]. The window is reduced to L points; pixels outside the top left L x L encode g = 0
   //   (0.0 in floats, 128, 32768). L = S unless the data set is padded.
   // `bounds`: the range that CHANNEL scales from; ignored by the other scales.
-  // `gasf`, `gadf`: aligned to the element; they must not overlap. Whole cache lines inside the image are written past
-  //   the caches, the parts of lines at its ends by ordinary stores, so images may follow each other without a gap.
+  // `gasf`, `gadf`: aligned to the element; they must not overlap. Images are written past the caches, and
+  //   may follow each other without a gap: no byte outside them is touched.
   //
   // InvalidArgument (nothing written) when the window is shorter than valid_size, holds NaN or infinity, spans more
   // than a double holds, or with NONE leaves [-1, 1] after the reduction. The caller puts the sample's name before the
@@ -70,8 +70,8 @@ class GafEncoder {
   // Makes all stores past the caches visible to whoever sees a later store of this thread (sfence on x86).
   void Flush();
 
-  // For benchmarks: from now on images are made and not written, but for the parts of lines at their ends.
-  void DiscardLines();
+  // For benchmarks: from now on images are made and not written.
+  void Discard();
 
   const GafOptions& options() const { return options_; }
   std::string_view path() const;
@@ -82,8 +82,10 @@ class GafEncoder {
   // The image of the points in scratch_; `Make…` into the writers' buffers.
   void Write(void* gasf, void* gadf);
   void MakeRows(int64_t row, int64_t rows, uint8_t* gasf, uint8_t* gadf);
+  bool CanStream(const void* gasf, const void* gadf) const;
 
   GafOptions options_;
+  bool discard_ = false;
   const GafKernels* kernels_;  // static
   std::unique_ptr<Scratch> scratch_;
 };

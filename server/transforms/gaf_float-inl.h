@@ -20,25 +20,37 @@ using FloatVector = hn::Vec<FloatTag>;
 using WordTag = hn::RebindToUnsigned<FloatTag>;
 using WordVector = hn::Vec<WordTag>;
 
+// Past the caches or not.
+template <bool kStream, class V, class D>
+HWY_INLINE void Store(V v, D d, hn::TFromD<D>* out) {
+  if constexpr (kStream) {
+    hn::Stream(v, d, out);
+  } else {
+    hn::StoreU(v, d, out);
+  }
+}
+
 // Rounding may leave [-1, 1] by one unit of the last place.
 struct AsF32 {
   using Element = float;
   static constexpr int kWays = 1;
+  template <bool kStream>
   static HWY_INLINE void Put(const FloatVector* g, float* out) {
     const FloatTag d;
-    hn::StoreU(hn::Min(hn::Max(g[0], hn::Set(d, -1.0f)), hn::Set(d, 1.0f)), d, out);
+    Store<kStream>(hn::Min(hn::Max(g[0], hn::Set(d, -1.0f)), hn::Set(d, 1.0f)), d, out);
   }
 };
 
 struct AsF16 {
   using Element = uint16_t;
   static constexpr int kWays = 1;
+  template <bool kStream>
   static HWY_INLINE void Put(const FloatVector* g, uint16_t* out) {
     const hn::Rebind<uint16_t, FloatTag> d;
 #if HWY_TARGET == HWY_SSE4 || HWY_TARGET == HWY_SCALAR
-    hn::StoreU(hn::TruncateTo(d, Rounded(g[0])), d, out);
+    Store<kStream>(hn::TruncateTo(d, Rounded(g[0])), d, out);
 #else
-    hn::StoreU(hn::BitCast(d, hn::DemoteTo(hn::Rebind<hwy::float16_t, FloatTag>(), g[0])), d, out);
+    Store<kStream>(hn::BitCast(d, hn::DemoteTo(hn::Rebind<hwy::float16_t, FloatTag>(), g[0])), d, out);
 #endif
   }
 
@@ -66,15 +78,17 @@ struct AsBf16 {
   using Element = uint16_t;
 #if HWY_TARGET == HWY_SCALAR
   static constexpr int kWays = 1;
+  template <bool kStream>
   static HWY_INLINE void Put(const FloatVector* g, uint16_t* out) {
     *out = static_cast<uint16_t>(hn::GetLane(Rounded(g[0])) >> 16);
   }
 #else
   static constexpr int kWays = 2;
+  template <bool kStream>
   static HWY_INLINE void Put(const FloatVector* g, uint16_t* out) {
     const hn::Repartition<uint16_t, FloatTag> d;
     const auto even = hn::BitCast(d, hn::ShiftRight<16>(Rounded(g[0])));
-    hn::StoreU(hn::OddEven(hn::BitCast(d, Rounded(g[1])), even), d, out);
+    Store<kStream>(hn::OddEven(hn::BitCast(d, Rounded(g[1])), even), d, out);
   }
 #endif
   // The upper half of each word.
@@ -95,45 +109,47 @@ void PrepareFloat(const GafPoints& p) {
       FloatTag(), p.size, [&p](int64_t j) { return p.s[j]; }, static_cast<float*>(p.fast_s));
 }
 
-template <class Format, bool kGasf, bool kGadf>
-HWY_INLINE void FloatRow(const GafPoints& p, int64_t row, int64_t begin, int64_t columns,
-                         typename Format::Element* gasf, typename Format::Element* gadf) {
+// a x_j - b s_j for the columns of one row: of GASF with a = x_i and b = s_i, of GADF with a = s_i and b = x_i.
+template <class Format, bool kStream>
+HWY_INLINE void FloatRow(const float* HWY_RESTRICT x, const float* HWY_RESTRICT s, double a, double b, int64_t columns,
+                         typename Format::Element* HWY_RESTRICT out) {
   constexpr int kWays = Format::kWays;
   const FloatTag d;
   const int64_t n = hn::Lanes(d);
-  const auto xi = hn::Set(d, static_cast<float>(p.x[row]));
-  const auto si = hn::Set(d, static_cast<float>(p.s[row]));
-  const float* x = static_cast<const float*>(p.fast_x) + begin;
-  const float* s = static_cast<const float*>(p.fast_s) + begin;
+  const auto va = hn::Set(d, static_cast<float>(a));
+  const auto vb = hn::Set(d, static_cast<float>(b));
   for (int64_t j = 0; j < columns; j += n * kWays) {
-    FloatVector sum[kWays], difference[kWays];
+    FloatVector g[kWays];
     HWY_UNROLL(2)
     for (int q = 0; q < kWays; ++q) {
-      const auto xj = hn::Load(d, x + j + q * n);
-      const auto sj = hn::Load(d, s + j + q * n);
-      sum[q] = hn::Sub(hn::Mul(xi, xj), hn::Mul(si, sj));
-      difference[q] = hn::Sub(hn::Mul(si, xj), hn::Mul(xi, sj));
+      g[q] = hn::Sub(hn::Mul(va, hn::Load(d, x + j + q * n)), hn::Mul(vb, hn::Load(d, s + j + q * n)));
     }
-    if constexpr (kGasf) Format::Put(sum, gasf + j);
-    if constexpr (kGadf) Format::Put(difference, gadf + j);
+    Format::template Put<kStream>(g, out + j);
   }
 }
 
-template <class Format>
+// Row by row, one field after the other: memory takes two streams best in runs of several lines.
+template <class Format, bool kStream>
 void FloatBlock(const GafPoints& points, const Block& block, void* gasf, void* gadf) {
   const GafPoints p = points;  // of its own, so that stores to the outputs cannot change it
-  auto* a = static_cast<typename Format::Element*>(gasf);
-  auto* b = static_cast<typename Format::Element*>(gadf);
+  const float* x = static_cast<const float*>(p.fast_x) + block.begin;
+  const float* s = static_cast<const float*>(p.fast_s) + block.begin;
+  auto* sum = static_cast<typename Format::Element*>(gasf);
+  auto* difference = static_cast<typename Format::Element*>(gadf);
   for (int64_t k = 0; k < block.rows; ++k) {
-    const int64_t row = block.row + k, at = k * block.stride;
-    if (a != nullptr && b != nullptr) {
-      FloatRow<Format, true, true>(p, row, block.begin, block.columns, a + at, b + at);
-    } else if (a != nullptr) {
-      FloatRow<Format, true, false>(p, row, block.begin, block.columns, a + at, b);
-    } else {
-      FloatRow<Format, false, true>(p, row, block.begin, block.columns, a, b + at);
-    }
+    const double xi = p.x[block.row + k], si = p.s[block.row + k];
+    const int64_t at = k * block.stride;
+    if (sum != nullptr) FloatRow<Format, kStream>(x, s, xi, si, block.columns, sum + at);
+    if (difference != nullptr) FloatRow<Format, kStream>(x, s, si, xi, block.columns, difference + at);
   }
+}
+
+// None where a step is less than the 16 bytes that x86 streams at least.
+template <class Format>
+StreamKernel StreamRows() {
+  const size_t step = hn::Lanes(FloatTag()) * Format::kWays * sizeof(typename Format::Element);
+  if (HWY_TARGET == HWY_SSE4 && step < 16) return {};
+  return {&FloatBlock<Format, true>, step};
 }
 
 }  // namespace HWY_NAMESPACE

@@ -35,7 +35,9 @@ const GafKernels* Kernels(std::string_view name) {
       &FillLines,
       {&PrepareFloat<AsF32>, &PrepareFloat<AsF16>, &PrepareFloat<AsBf16>, &PrepareInteger<uint8_t>,
        &PrepareInteger<uint16_t>},
-      {&FloatBlock<AsF32>, &FloatBlock<AsF16>, &FloatBlock<AsBf16>, &IntegerBlock<uint8_t>, &IntegerBlock<uint16_t>},
+      {&FloatBlock<AsF32, false>, &FloatBlock<AsF16, false>, &FloatBlock<AsBf16, false>, &IntegerBlock<uint8_t>,
+       &IntegerBlock<uint16_t>},
+      {StreamRows<AsF32>(), StreamRows<AsF16>(), StreamRows<AsBf16>(), {}, {}},
   };
   return &kernels;
 }

@@ -44,6 +44,12 @@ struct Block {
 // Writes the block's pixels to gasf and gadf, either of which may be null, at any alignment of the element. After each
 // row up to kPixelPadding pixels of anything follow, of which those inside the block are then overwritten.
 using BlockKernel = void (*)(const GafPoints& points, const Block& block, void* gasf, void* gadf);
+// A BlockKernel that writes past the caches and nothing beyond a row, for rows that begin at multiples of `step_bytes`
+// and are as long. Not for those who write a pixel twice.
+struct StreamKernel {
+  BlockKernel block = nullptr;  // null: there is none
+  size_t step_bytes = 0;
+};
 // Fills s and what the kernel reads from x[0, size).
 using PrepareKernel = void (*)(const GafPoints& points);
 
@@ -55,6 +61,7 @@ struct GafKernels {
   void (*fill_lines)(uint8_t* to, size_t lines);
   PrepareKernel prepare[5];  // by KernelIndex
   BlockKernel block[5];
+  StreamKernel stream[5];
 };
 
 // F32, F16, BF16, U8, U16 in this order. REQUIRES: one of them.

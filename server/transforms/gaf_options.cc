@@ -13,8 +13,8 @@ namespace {
 using v1::GafRecipe;
 
 absl::Status Unknown(std::string_view field, int value) {
-  return absl::InvalidArgumentError(
-      absl::StrFormat("recipe.gaf.%s: value %d is unknown to this version; see proto/stoker/v1/recipe.proto", field, value));
+  return absl::InvalidArgumentError(absl::StrFormat(
+      "recipe.gaf.%s: value %d is unknown to this version; see proto/stoker/v1/recipe.proto", field, value));
 }
 
 absl::Status CheckEnums(const GafRecipe& recipe) {
@@ -60,9 +60,9 @@ absl::StatusOr<GafOptions> GafOptions::FromRecipe(const GafRecipe& recipe, int64
   STOKER_RETURN_IF_ERROR(CheckFixedRange(recipe));
   const bool images = options.gasf || options.gadf;
   if (recipe.image_size() > points) {
-    return absl::InvalidArgumentError(absl::StrFormat(
-        "recipe.gaf.image_size: %d is above the %d points of a window; choose at most %d", recipe.image_size(), points,
-        points));
+    return absl::InvalidArgumentError(
+        absl::StrFormat("recipe.gaf.image_size: %d is above the %d points of a window; choose at most %d",
+                        recipe.image_size(), points, points));
   }
   options.image_size = recipe.image_size() != 0 ? recipe.image_size() : points;
   // Without images, nobody asked for this size.
@@ -83,17 +83,17 @@ absl::Status GafOptions::Check() const {
         image_size, kMinImageSize, kMaxImageSize));
   }
   if (!(-1.0 <= sample_range.low && sample_range.low < sample_range.high && sample_range.high <= 1.0)) {
-    return absl::InvalidArgumentError(absl::StrFormat(
-        "recipe.gaf.sample_range: [%g, %g] is not a range within [-1, 1]; choose -1 <= low < high <= 1",
-        sample_range.low, sample_range.high));
+    return absl::InvalidArgumentError(
+        absl::StrFormat("recipe.gaf.sample_range: [%g, %g] is not a range within [-1, 1]; choose -1 <= low < high <= 1",
+                        sample_range.low, sample_range.high));
   }
   if (!GafRecipe::Scale_IsValid(scale) || scale == GafRecipe::SCALE_UNSPECIFIED) return Unknown("scale", scale);
-  if (scale == GafRecipe::FIXED && !(std::isfinite(fixed_range.low) && std::isfinite(fixed_range.high) &&
-                                     fixed_range.low < fixed_range.high &&
-                                     std::isfinite(fixed_range.high - fixed_range.low))) {
-    return absl::InvalidArgumentError(absl::StrFormat(
-        "recipe.gaf.fixed_range: [%g, %g] is not a finite range; choose low < high", fixed_range.low,
-        fixed_range.high));
+  if (scale == GafRecipe::FIXED &&
+      !(std::isfinite(fixed_range.low) && std::isfinite(fixed_range.high) && fixed_range.low < fixed_range.high &&
+        std::isfinite(fixed_range.high - fixed_range.low))) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("recipe.gaf.fixed_range: [%g, %g] is not a finite range; choose low < high", fixed_range.low,
+                        fixed_range.high));
   }
   if (dtype < v1::DTYPE_F32 || dtype > v1::DTYPE_U16) {
     return absl::InvalidArgumentError(absl::StrFormat(

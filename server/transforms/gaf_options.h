@@ -33,8 +33,8 @@ struct GafOptions {
 
   // Defaults filled in. `points`: T, of the longest sample in padded data sets, >= 1. A recipe that asks for no image
   // (series or statistics alone) gives gasf == gadf == false and is checked all the same.
-  // InvalidArgument naming the field (as in recipe.proto) for unknown enum values, numbers out of range, a field asked for
-  // twice, an image of one pixel or of more pixels than points, `fixed_range` without FIXED or FIXED without it.
+  // InvalidArgument naming the field (as in recipe.proto) for unknown enum values, numbers out of range, a field asked
+  // for twice, an image of one pixel or of more pixels than points, `fixed_range` without FIXED or FIXED without it.
   static absl::StatusOr<GafOptions> FromRecipe(const v1::GafRecipe& recipe, int64_t points);
 
   // The same checks on these values as on a recipe's. OK from what FromRecipe returned.

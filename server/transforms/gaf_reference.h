@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The same images as GafEncoder's, plain and slow, with Eigen: everything in float64, rounded once at the end (to float32
-// first where the element is narrower). For tests, and for reading.
+// The same images as GafEncoder's, plain and slow, with Eigen: everything in float64, rounded once at the end (to
+// float32 first where the element is narrower). For tests, and for reading.
 #pragma once
 
 #include <vector>
@@ -21,8 +21,8 @@ struct GafImages {
 absl::StatusOr<GafImages> ReferenceGaf(const GafOptions& options, absl::Span<const double> window, int64_t valid_size,
                                        const ValueRange& bounds);
 
-// The elements of `image` as `dtype` (F32, F16, BF16, U8 or U16) to `out`, image.size() of them: clipped to [-1, 1], then as
-// gaf.h says.
+// The elements of `image` as `dtype` (F32, F16, BF16, U8 or U16) to `out`, image.size() of them: clipped to [-1, 1],
+// then as gaf.h says.
 void QuantizeReference(absl::Span<const double> image, v1::DType dtype, void* out);
 
 }  // namespace stoker::transforms

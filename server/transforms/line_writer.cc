@@ -24,7 +24,7 @@ void LineWriter::Commit(size_t bytes) {
     streamed = kCacheLineBytes;
     begin_ = 0;
   }
-  if (!discard_) kernels_->stream_lines(buffer + streamed, line_ + streamed, (whole - streamed) / kCacheLineBytes);
+  kernels_->stream_lines(buffer + streamed, line_ + streamed, (whole - streamed) / kCacheLineBytes);
   if (end_ != whole) std::memcpy(buffer, buffer + whole, kCacheLineBytes);
   line_ += whole;
   end_ -= whole;

@@ -24,8 +24,6 @@ class LineWriter {
   void Commit(size_t bytes);
   // The rest of the run.
   void End();
-  // From now on whole lines are not written: for a benchmark, which wants to know what making them costs.
-  void DiscardLines() { discard_ = true; }
 
  private:
   const GafKernels* kernels_;
@@ -33,7 +31,6 @@ class LineWriter {
   uint8_t* line_ = nullptr;  // where buffer_[0] belongs, a multiple of a line
   size_t begin_ = 0;         // buffer_[begin_, end_) is of this run and not yet written
   size_t end_ = 0;
-  bool discard_ = false;
 };
 
 }  // namespace stoker::transforms

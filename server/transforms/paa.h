@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Piecewise aggregate approximation: a series of n points becomes `size` means of consecutive points, cut exactly as pyts
-// (BSD-3, 0.13) cuts them. Pure functions; any thread.
+// Piecewise aggregate approximation: a series of n points becomes `size` means of consecutive points, cut exactly as
+// pyts (BSD-3, 0.13) cuts them. Pure functions; any thread.
 //
 //   std::vector<Segment> segments = PaaSegments(series.size(), 16, /*overlapping=*/false);
 //   PaaMeans(series, segments, means);   // means.size() == 16

@@ -24,8 +24,8 @@ absl::StatusOr<ValueRange> FindRange(absl::Span<const double> values);
 // InvalidArgument naming the first position and value outside [-1, 1] (or NaN).
 absl::Status CheckUnitRange(absl::Span<const double> values);
 
-// values, in place, by `options`: WINDOW by their own minimum and maximum, CHANNEL and FIXED by `bounds` with clipping to
-// options.sample_range, NONE checked only. InvalidArgument otherwise; the caller puts the sample's name before it.
+// values, in place, by `options`: WINDOW by their own minimum and maximum, CHANNEL and FIXED by `bounds` with clipping
+// to options.sample_range, NONE checked only. InvalidArgument otherwise; the caller puts the sample's name before it.
 absl::Status ScaleWindow(const GafOptions& options, const ValueRange& bounds, absl::Span<double> values);
 
 }  // namespace stoker::transforms

@@ -14,7 +14,8 @@
 //   range     max - min
 //   mad       sum |v - m| / T
 // Per pair of channels i < j, in the order (0,1) (0,2) .. (0,C-1) (1,2) ..:
-//   corr      sum_t z_i z_j / (T - 1), z = (v - m) / (std + 1e-8); 0 when T = 1. Close to 1, never beyond it by rounding
+//   corr      sum_t z_i z_j / (T - 1), z = (v - m) / (std + 1e-8); 0 when T = 1. Close to 1, never beyond it by
+//   rounding
 //             only: a constant channel gives 0
 //   max_diff  max_t |v_i - v_j|
 //   mean_diff sum_t |v_i - v_j| / T
@@ -39,13 +40,13 @@
 
 namespace stoker::transforms {
 
-// Shape of one sample's statistics: {width} or {C, features}. InvalidArgument naming `stats` for a set that this version
-// does not know; REQUIRES channels >= 1.
+// Shape of one sample's statistics: {width} or {C, features}. InvalidArgument naming `stats` for a set that this
+// version does not know; REQUIRES channels >= 1.
 absl::StatusOr<std::vector<int64_t>> StatsShape(v1::GafRecipe::Stats set, int64_t channels);
 
 // `series`: [channels, points], channel after channel. `out`: the product of StatsShape values, row-major.
-// InvalidArgument, out untouched, for an unknown set or sizes that do not agree. Finite input gives finite output as long
-// as the sums of fourth powers fit into a double and the results into a float.
+// InvalidArgument, out untouched, for an unknown set or sizes that do not agree. Finite input gives finite output as
+// long as the sums of fourth powers fit into a double and the results into a float.
 absl::Status ComputeStatistics(v1::GafRecipe::Stats set, absl::Span<const double> series, int64_t channels,
                                absl::Span<float> out);
 
