@@ -58,7 +58,9 @@ void Compare(absl::string_view what, const std::vector<const v1::DatasetInfo*>& 
   }
   Table table({absl::StrCat(what, " a sample"), "mean", "std", "min", "25 %", "median", "75 %", "95 %", "99 %", "max",
                "like 64", absl::StrFormat("%g to %g", low, high)});
-  const auto number = [](double value) { return absl::StrFormat("%.4g", value); };
+  const auto number = [](double value) {
+    return value < 1000 ? absl::StrFormat("%.4g", value) : FormatCount(static_cast<uint64_t>(std::round(value)));
+  };
   for (const v1::DatasetInfo* dataset : datasets) {
     const v1::Distribution d = of(dataset);
     const double same = d.mean() > 0 ? std::round(kBatch * of(datasets[0]).mean() / d.mean()) : 0;
