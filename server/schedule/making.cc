@@ -42,6 +42,14 @@ uint64_t Scheduler::Urgency(const Batch& batch) const {
   return least;
 }
 
+// Whether a session is ahead of the batch, and near.
+bool Scheduler::CatchesUp(const Batch& batch) {
+  const auto& sessions = batch.stream->sessions;
+  return std::any_of(sessions.begin(), sessions.end(), [&batch](const Session* session) {
+    return batch.at < session->next && StepsBetween(*batch.stream, batch.at, session->next) <= kCatchUpSteps;
+  });
+}
+
 // Gives room to the planned batches that can have it, the most urgent first. Sessions take turns, each with the first
 // of its planned batches, so that what is far ahead costs nothing as long as there is no room for what comes before it.
 void Scheduler::Place() {
@@ -87,7 +95,7 @@ Scheduler::Turn Scheduler::TurnOf(Session* session) const {
   Batch* const batch = session->planned.begin()->second;
   uint64_t urgency = StepsBetween(*batch->stream, session->next, batch->at) + session->leases.size();
   if (session->WaitsForRoom()) urgency -= std::min(urgency, session->passed_over / sessions_.size());
-  return {urgency, session, batch};
+  return {urgency, CatchesUp(*batch), session, batch};
 }
 
 bool Scheduler::PlaceOne(Batch* batch, uint64_t urgency) {
@@ -172,18 +180,19 @@ void Scheduler::DropReadyParts(Batch* batch) {
   });
 }
 
-// The most urgent, and among equals the oldest.
+// The most urgent; among equals one by which a session catches up, then the oldest.
 std::optional<Part> Scheduler::NextPart() {
   constexpr int kLookedAt = 1024;  // so that the cost stays bounded
   auto best = ready_parts_.end();
-  uint64_t least = kNever;
+  std::pair<uint64_t, bool> least(kNever, true);
   int looked_at = 0;
   for (auto it = ready_parts_.begin(); it != ready_parts_.end() && looked_at < kLookedAt; ++it, ++looked_at) {
-    const uint64_t urgency = Urgency(*parts_.at(*it).batch);
-    if (best != ready_parts_.end() && urgency >= least) continue;
+    const Batch& batch = *parts_.at(*it).batch;
+    const std::pair rank(Urgency(batch), !CatchesUp(batch));
+    if (best != ready_parts_.end() && rank >= least) continue;
     best = it;
-    least = urgency;
-    if (urgency == 0) break;
+    least = rank;
+    if (rank == std::pair<uint64_t, bool>(0, false)) break;
   }
   if (best == ready_parts_.end()) return std::nullopt;
   const PartId id = *best;

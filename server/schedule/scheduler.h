@@ -13,6 +13,10 @@
 //  - Urgency of a batch: the least, over the sessions that want it, of (batches before it + leases held). The more
 //    urgent is placed and made first, so a session with much in hand does not starve one with nothing; nor the other
 //    way round: who waits for room while others get it becomes more urgent.
+//  - Among equals goes first what a session wants that is a little behind another one in its stream. It comes up with
+//  it
+//    and both share from there on; the one ahead waits for at most kCatchUpSteps batches, once. Else readers that start
+//    one after the other would stay as far apart as they began, and have everything made for each of them.
 //  - Past a batch that finds no room goes only what a session waits for next, not what it will want later.
 //  - Sealed batches without a lease stay, for sessions that come later, until room is needed. Those no session will
 //    come to go first, least recently used; then those farthest ahead of the sessions that will; then wanted ones that
@@ -27,6 +31,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -47,6 +52,8 @@ struct SchedulerOptions {
   uint64_t least_part_bytes = 1 << 20;  // smaller batches are cut into fewer
   uint32_t part_samples = 4096;         // a part has at most so many: it is told them in one message
 };
+
+inline constexpr uint64_t kCatchUpSteps = 64;
 
 class Scheduler {
  public:
@@ -117,14 +124,17 @@ class Scheduler {
   // Batches.
   struct Turn {  // of a session to have its first planned batch placed
     uint64_t urgency;
+    bool catches_up;
     Session* session;
     Batch* batch;
     // As heaps have it, the most urgent is the greatest; among equals the batch that was planned first.
     bool operator<(const Turn& other) const {
-      return std::pair(urgency, batch->order) > std::pair(other.urgency, other.batch->order);
+      return std::tuple(urgency, !catches_up, batch->order) >
+             std::tuple(other.urgency, !other.catches_up, other.batch->order);
     }
   };
   uint64_t Urgency(const Batch& batch) const;
+  static bool CatchesUp(const Batch& batch);
   Turn TurnOf(Session* session) const;
   void Place();
   bool PlaceOne(Batch* batch, uint64_t urgency);

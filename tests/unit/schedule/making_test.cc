@@ -456,5 +456,44 @@ TEST(Evicting, EvictedBatch_IsMadeAgainForWhoComesLater) {
   EXPECT_EQ(world.TimesMade(stream, {0, 0}), 2);
 }
 
+// ---- readers that are apart ----
+
+TEST(Making, OneALittleBehind_IsServedFirst) {
+  World world({.pages = {4}});
+  const StreamSpec stream = world.Add({.key = "a", .steps = 1000});
+  const SessionId ahead = Consume(&world, stream, kCatchUpSteps);
+  const SessionId behind = world.Open(stream);
+  world.Advance(ahead, {}, 1);
+  world.Advance(behind, {}, 1);
+  EXPECT_EQ(world.Take()->at, (Position{0, 0}));
+}
+
+TEST(Making, ReadersThatBeganApart_ShareAsSoonAsTheOneBehindHasComeUp) {
+  World world({.pages = {4}});
+  const StreamSpec stream = world.Add({.key = "a", .steps = 1000});
+  const SessionId ahead = Consume(&world, stream, 20);
+  const SessionId behind = world.Open(stream);
+  for (int i = 0; i < 60; ++i) {
+    for (const SessionId session : {ahead, behind}) {
+      if (world.client(session).credits == 0) world.ReleaseAll(session, 1);
+    }
+    world.MakeOne();
+  }
+  EXPECT_LE(world.client(ahead).next.step - world.client(behind).next.step, 4u);  // what the pool holds
+  for (uint64_t step = 21; step < world.client(behind).next.step; ++step) {
+    EXPECT_EQ(world.TimesMade(stream, {0, step}), 1) << step;
+  }
+}
+
+TEST(Making, OneFarBehind_DoesNotGoFirst) {
+  World world({.pages = {4}});
+  const StreamSpec stream = world.Add({.key = "a", .steps = 1000});
+  const SessionId ahead = Consume(&world, stream, kCatchUpSteps + 1);
+  const SessionId behind = world.Open(stream);
+  world.Advance(ahead, {}, 1);
+  world.Advance(behind, {}, 1);
+  EXPECT_EQ(world.Take()->at, (Position{0, kCatchUpSteps + 1}));
+}
+
 }  // namespace
 }  // namespace stoker::schedule::testing
