@@ -290,8 +290,16 @@ def numba_collate(graphs):
         return n, e, t
 
     most = [int(np.sort(count)[-BATCH:].sum()) for count in counts]
-    out = [np.zeros(most[0], np.int64), np.zeros((2, most[1]), np.int64), np.zeros((most[1], 3), np.float32),
-           np.zeros((2, most[2]), np.int64), np.zeros(most[2], np.float32), np.zeros(most[0], np.int64), np.zeros(BATCH + 1, np.int64)]  # fmt: skip
+    nodes, bonds, angles = most
+    out = [
+        np.zeros(nodes, np.int64),
+        np.zeros((2, bonds), np.int64),
+        np.zeros((bonds, 3), np.float32),
+        np.zeros((2, angles), np.int64),
+        np.zeros(angles, np.float32),
+        np.zeros(nodes, np.int64),
+        np.zeros(BATCH + 1, np.int64),
+    ]
 
     def run():
         order = np.random.permutation(len(graphs))
