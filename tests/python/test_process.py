@@ -165,7 +165,8 @@ def test_control_c_ends_a_wait(tmp_path, own_daemon, where):
     code = OPEN + """
 import signal
 reader = open_loader(prefetch_factor=0)
-planned = stoker.Loader("crystals", client=client, budget={"nodes": 40}, rank=0, world_size=1, open_timeout=600)  # asks for each epoch's length
+# Under a budget the daemon is asked how long an epoch is.
+planned = stoker.Loader("crystals", client=client, budget={"nodes": 40}, rank=0, world_size=1, open_timeout=600)
 iterator = iter(reader)
 os.kill(int(sys.argv[2]), signal.SIGSTOP)
 try:
