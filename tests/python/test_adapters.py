@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 import stoker
 
 torch = pytest.importorskip("torch")
+torch.set_num_threads(1)  # models here are small
 CRYSTALS = Path(__file__).parents[2] / "deploy" / "samples" / "textbook_crystals"
 FEATURES = {str(z): [float(z), z / 10, 1.0] for z in range(1, 101)}
 
@@ -83,10 +83,10 @@ def test_alignn_gets_two_graphs():
 
     g, lg, lattice, texts, target = stoker.alignn.to_graphs(by_hand(), text=True)
     assert (g.num_nodes, g.num_edges, g.batch_size) == (3, 4, 2)
-    assert g.ndata["atom_features"].tolist() == [[11.0], [17.0], [29.0]]
+    assert g.ndata["atom_features"].tolist() == [[11.0], [17.0], [29.0]] and g.ndata["Z"].tolist() == [11, 17, 29]
     torch.testing.assert_close(g.ndata["V"], torch.tensor([8.0, 8.0, 27.0]))
     assert (lg.num_nodes, lg.num_edges) == (4, 2)
-    assert lg.edata["h"].tolist() == [0.5, -0.5]
+    assert lg.edata["h"].tolist() == [0.5, -0.5] and lg.ndata["r"] is g.edata["r"]
     assert lg.batch_num_nodes.tolist() == [3, 1] and lg.batch_num_edges.tolist() == [2, 0]
     assert lattice.shape == (2, 3, 3) and texts == ["salt", "copper"] and target.tolist() == [0.25, 4.0]
 
@@ -202,31 +202,155 @@ def test_persistent_workers_advance_their_epochs(client):
     plain.close()
 
 
-def test_lightning(client):
-    if not {"lightning", "pytorch_lightning"} & {name for name in ("lightning",) if _importable(name)}:
-        pytest.skip("neither lightning nor pytorch_lightning is installed")
+def test_lightning_trains_and_goes_on_inside_an_epoch(client, tmp_path):
+    pl = pytest.importorskip("lightning", reason="lightning is not installed")
+    import stoker.torch
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    class Model(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(32, 3)
+            self.seen, self.validated = [], 0
+
+        def training_step(self, batch, step):
+            self.seen.append((self.current_epoch, step, batch["index"].tolist()))
+            return torch.nn.functional.cross_entropy(self.layer(batch["series"].flatten(1)), batch["target"])
+
+        def validation_step(self, batch, step):
+            self.validated += len(batch["index"])
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    def open_loader(**options):
+        return stoker.Loader("numbers", stoker.gaf("series"), client=client, batch_size=8, **options)
+
+    def fit(checkpoint=None):
+        model = Model()
+        module = stoker.torch.data_module(train=lambda: open_loader(shuffle=True, seed=4), val=open_loader)
+        trainer = pl.Trainer(
+            accelerator="cpu", devices=1, max_epochs=2, logger=False, enable_progress_bar=False,
+            enable_model_summary=False, default_root_dir=tmp_path, num_sanity_val_steps=2,
+            callbacks=[ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=3, save_top_k=-1)],
+        )  # fmt: skip
+        trainer.fit(model, datamodule=module, ckpt_path=checkpoint)
+        assert module.made == {}
+        return model
+
+    whole = fit()
+    with open_loader(shuffle=True, seed=4) as plain:
+        assert whole.seen == [(e, step, b.index.tolist()) for e in range(2) for step, b in enumerate(plain)]
+    assert whole.validated == 16 + 2 * 50
+    for done in (3, 9):
+        assert fit(tmp_path / f"step={done}.ckpt").seen == whole.seen[done:]
+
+
+def test_a_data_module_knows_its_stages():
+    pytest.importorskip("lightning", reason="lightning is not installed")
     import stoker.torch
 
-    module = stoker.torch.data_module(
-        train=lambda: stoker.Loader("numbers", client=client, batch_size=8, rank=0, world_size=1)
-    )
-    assert len(list(module.train_dataloader())) == 7
-    assert module.state_dict()["train"]["epoch"] == 1
-    module.teardown("fit")
+    with pytest.raises(TypeError, match="training: there are train, val, test and predict"):
+        stoker.torch.data_module(training=list)
 
 
-def _importable(name):
-    import importlib.util
-
-    return importlib.util.find_spec(name) is not None
+# ---- ALIGNN and DGL ----
 
 
-def test_dgl(crystals):
-    if "dgl" not in sys.modules and not _importable("dgl"):
-        pytest.skip("dgl is not installed")
-    import dgl
+@pytest.fixture
+def alignn_batches(crystals):
+    import stoker.alignn
+
+    with crystals(6, transform=stoker.alignn.to_graphs) as reader:
+        yield reader
+
+
+def assert_same_graph(one, other):
+    assert one.num_nodes == other.num_nodes
+    for name in ("src", "dst", "batch_num_nodes", "batch_num_edges"):
+        torch.testing.assert_close(getattr(one, name), getattr(other, name), rtol=0, atol=0)
+    for ours, theirs in ((one.ndata, other.ndata), (one.edata, other.edata)):
+        assert set(ours) == set(theirs)
+        for name in ours:
+            torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=0)
+
+
+def test_alignn_takes_batches_apart_and_puts_them_together_again(alignn_batches):
+    builder = pytest.importorskip("alignn.torch_graph_builder", reason="alignn is not installed")
+    for g, lg, _, _ in alignn_batches:
+        assert isinstance(g, builder.TorchGraph) and isinstance(lg, builder.TorchGraph)
+        pairs = list(zip(builder.unbatch(g), builder.unbatch(lg), strict=True))
+        for one, line in pairs:
+            cosines = builder.torch_bond_cosines(one.edata["r"][line.src], one.edata["r"][line.dst])
+            torch.testing.assert_close(line.edata["h"], cosines, rtol=0, atol=2e-6)
+            assert {"atom_features", "frac_coords", "V", "Z"} <= set(one.ndata)
+        for ours, theirs in zip((g, lg), builder.batch_torch_graph_pairs(pairs), strict=True):
+            assert_same_graph(ours, theirs)
+
+
+@pytest.mark.parametrize("forces", [False, True])
+def test_alignns_model_learns_from_batches_as_from_single_graphs(alignn_batches, forces):
+    pure = pytest.importorskip("alignn.models.alignn_atomwise_pure", reason="alignn's models cannot be imported")
+    builder = pytest.importorskip("alignn.torch_graph_builder")
+    torch.manual_seed(0)
+    config = pure.ALIGNNAtomWisePureConfig(
+        name="alignn_atomwise_pure", atom_input_features=3, hidden_features=16, embedding_features=16,
+        calculate_gradient=forces, stresswise_weight=float(forces),
+    )  # fmt: skip
+    model = pure.ALIGNNAtomWisePure(config)
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    losses = []
+    for _ in range(3):
+        for g, lg, lattice, target in alignn_batches:
+            model.eval()  # batch norm is not the same over single graphs
+            single = [
+                model([one, line, cell])["out"].detach().reshape(())
+                for one, line, cell in zip(builder.unbatch(g), builder.unbatch(lg), lattice, strict=True)
+            ]
+            torch.testing.assert_close(model([g, lg, lattice])["out"].detach(), torch.stack(single), rtol=1e-3, atol=1e-3)
+            model.train()
+            result = model([g, lg, lattice])
+            loss = torch.nn.functional.l1_loss(result["out"], target)
+            if forces:
+                assert result["grad"].shape == (g.num_nodes, 3) and result["stresses"].shape == (len(target), 3, 3)
+                loss = loss + 1e-3 * (result["grad"].square().mean() + result["stresses"].square().mean())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss.detach()))
+    third = len(losses) // 3
+    assert sum(losses[-third:]) < sum(losses[:third])
+
+
+def test_alignns_training_loop_takes_a_loader(alignn_batches):
+    import stoker.alignn
+
+    loader = stoker.alignn.TrainLoader(alignn_batches)
+    ids = [i for _, i in zip(loader, loader.dataset.ids, strict=False)]
+    assert ids == list(range(len(loader)))
+    assert len(loader.dataset.ids) == sum(len(target) for *_, target in loader)
+    loader.dataset.close()
+    with pytest.raises(stoker.Closed):
+        iter(loader)
+
+
+def test_dgl_takes_batches_apart(crystals, monkeypatch):
+    monkeypatch.setenv("DGLBACKEND", "pytorch")  # else it writes a file into the home directory
+    dgl = pytest.importorskip("dgl", reason="dgl is not installed", exc_type=ImportError)
+    import stoker.alignn
     import stoker.dgl
 
-    for batch in crystals(8):
-        g, lg, _, _ = stoker.dgl.to_graphs(batch)
-        assert len(dgl.unbatch(g)) == len(dgl.unbatch(lg)) == batch.samples
+    for batch in crystals(6):
+        g, lg, lattice, target = stoker.dgl.to_graphs(batch)
+        ours, _, _, _ = stoker.alignn.to_graphs(batch)
+        assert isinstance(g, dgl.DGLGraph) and len(lattice) == len(target) == g.batch_size == lg.batch_size
+        for name in ours.ndata:
+            torch.testing.assert_close(g.ndata[name], ours.ndata[name], rtol=0, atol=0)
+        singles = dgl.unbatch(g)
+        assert [one.num_nodes() for one in singles] == batch.num_nodes.tolist()
+        for one, line, triplets in zip(singles, dgl.unbatch(lg), batch.num_triplets.tolist(), strict=True):
+            assert line.num_nodes() == one.num_edges() and line.num_edges() == triplets
+            torch.testing.assert_close(line.ndata["r"], one.edata["r"], rtol=0, atol=0)
+        again = dgl.batch(singles)
+        assert torch.equal(torch.stack(again.edges()), torch.stack(g.edges()))
+        torch.testing.assert_close(dgl.sum_edges(g, "r"), dgl.sum_edges(again, "r"), rtol=0, atol=0)

@@ -221,6 +221,31 @@ def test_wrong_options_name_themselves(loader, client):
         stoker.Loader("numbers", 64, client=client)
     with pytest.raises(stoker.NotFound, match="nothing"):
         stoker.Loader("nothing", client=client)
+    with pytest.raises(stoker.InvalidRequest, match="client and address: give one"):
+        stoker.Loader("numbers", client=client, address=client.address)
+    for name in ("seed", "epoch", "prefetch_factor", "rank", "timeout"):
+        with pytest.raises(stoker.InvalidRequest, match=f"loader: {name} -1: must be at least 0"):
+            loader(**{name: -1})
+    with pytest.raises(stoker.InvalidRequest, match="epoch -1: must be at least 0"):
+        loader().set_epoch(-1)
+    for name in ("batch_size", "seed", "epoch"):
+        with pytest.raises(stoker.InvalidRequest, match=f"loader: {name} 2.5: must be a whole number"):
+            loader(**{name: 2.5})
+
+
+@pytest.mark.parametrize(
+    ("options", "choices"),
+    [
+        ({"tail": "none"}, "tail.*NONE.*there are.*KEEP.*DROP.*PAD"),
+        ({"recipe": stoker.gaf("images")}, r"gaf.fields\[0\].*IMAGES.*there are.*GASF.*GADF"),
+        ({"recipe": stoker.gaf(dtype="f8")}, "gaf.dtype.*F8.*there are.*F32.*BF16"),
+        ({"recipe": {"gaf": {"size": 3}}}, "gaf.* size: Cannot find field"),
+    ],
+)
+def test_an_unknown_choice_is_answered_with_those_that_there_are(loader, options, choices):
+    with pytest.raises(stoker.InvalidRequest, match=choices) as caught:
+        loader(**options)
+    assert "UNSPECIFIED" not in str(caught.value)
 
 
 def test_pin_memory_without_a_gpu_warns_and_goes_on(loader):

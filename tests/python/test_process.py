@@ -6,11 +6,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import stoker
@@ -149,17 +151,28 @@ def test_subprocesses_do_not_disturb(loader):
 # ---- signals and threads ----
 
 
-@pytest.mark.parametrize("where", ["next", "open", "status"])
+def copied_crystals(folder):
+    """Below the root of `own_daemon`."""
+    source = Path(__file__).parents[2] / "deploy" / "samples" / "textbook_crystals" / "structures.json"
+    return shutil.copy(source, folder)
+
+
+
+@pytest.mark.parametrize("where", ["next", "open", "status", "set_epoch"])
 def test_control_c_ends_a_wait(tmp_path, own_daemon, where):
+    own_daemon_client = stoker.connect(own_daemon.socket)
+    own_daemon_client.ingest("crystals", copied_crystals(tmp_path), target="density")
     code = OPEN + """
 import signal
 reader = open_loader(prefetch_factor=0)
+# Under a budget the daemon is asked how long an epoch is.
+planned = stoker.Loader("crystals", client=client, budget={"nodes": 40}, rank=0, world_size=1, open_timeout=600)
 iterator = iter(reader)
 os.kill(int(sys.argv[2]), signal.SIGSTOP)
 try:
     print("waiting", flush=True)
     {"next": lambda: list(zip(range(100), iterator)), "open": lambda: open_loader(seed=9, shuffle=True),
-     "status": client.status}[sys.argv[3]]()
+     "status": client.status, "set_epoch": lambda: planned.set_epoch(3)}[sys.argv[3]]()
     print("went through")
 except KeyboardInterrupt:
     print("interrupted", flush=True)

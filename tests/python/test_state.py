@@ -208,7 +208,7 @@ def test_of_another_configuration_it_is_refused(loader, options, reason):
     assert reader.position == (0, 0)
 
 
-@pytest.mark.parametrize("state", [{}, {"version": 99}, {"epoch": 3, "step": 1}, {"_snapshot": {"_main": 1}}])
+@pytest.mark.parametrize("state", [None, [1], {}, {"version": 99}, {"epoch": 3, "step": 1}, {"_snapshot": {"_main": 1}}])
 def test_what_is_no_state_is_refused(twin, state):
     reader = twin()
     with pytest.raises(stoker.InvalidRequest, match="load state"):

@@ -15,12 +15,29 @@ import stoker
 PACKAGE = Path(__file__).parents[2] / "client" / "python"
 
 
-def test_mypy_is_silent(tmp_path):
+USE = """
+import stoker
+from torch import Tensor
+
+whole = stoker.Loader("x", batch_size=8)
+for batch in whole:
+    one: stoker.Batch = batch
+for count in stoker.Loader("x", transform=lambda batch: batch.samples):
+    two: int = count
+three: dict[str, Tensor] = one.torch()
+"""
+
+
+def test_mypy_is_silent_about_the_package_and_its_use(tmp_path):
     pytest.importorskip("mypy")
+    use = tmp_path / "use.py"
+    use.write_text(USE)
+    examples = sorted((PACKAGE / "examples").glob("*.py"))
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--config-file", PACKAGE / "pyproject.toml", "--cache-dir", tmp_path],
-        cwd=PACKAGE, env=environment, capture_output=True, text=True, timeout=110, check=False,
+        [sys.executable, "-m", "mypy", "--config-file", PACKAGE / "pyproject.toml", "--cache-dir", tmp_path / "cache",
+         *sorted((PACKAGE / "stoker").glob("*.py")), *examples, use],
+        cwd=PACKAGE, env={**environment, "MYPYPATH": str(PACKAGE)}, capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
 

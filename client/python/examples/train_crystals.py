@@ -12,12 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import cast
 
 import stoker
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 SAMPLES = Path(__file__).parents[3] / "deploy" / "samples"
 Tensors = dict[str, torch.Tensor]
@@ -43,7 +45,7 @@ class Network(nn.Module):
         source, destination = b["edge_index"]
         atoms = atoms.index_add(0, destination, self.message(torch.cat([atoms[source], bonds], 1)) / 12)
         crystals = torch.zeros(len(b["num_nodes"]), atoms.shape[1]).index_add(0, b["batch"], atoms)
-        return self.out(crystals / b["num_nodes"][:, None])[:, 0]
+        return cast("torch.Tensor", self.out(crystals / b["num_nodes"][:, None])[:, 0])
 
 
 def collate(graphs: list[Tensors]) -> Tensors:
@@ -68,7 +70,7 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Tensors) -> 
     return float(loss.detach())
 
 
-def train(epochs: list) -> tuple[list[float], list[float]]:
+def train(epochs: Iterable[Iterable[Tensors]]) -> tuple[list[float], list[float]]:
     """Losses of all steps and seconds of each epoch; an epoch is an iterable of batches of tensors."""
     model = Network()
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
@@ -97,8 +99,8 @@ def main() -> None:
 
     with stoker.embedded(arena_bytes="128MiB") as daemon:
         dataset = daemon.client.ingest("train", arguments.source, target=arguments.target).dataset
-        with stoker.Loader("train", client=daemon.client, batch_size=1) as loader:
-            graphs = [batch.torch(copy=True) for batch in loader]
+        with stoker.Loader("train", client=daemon.client, batch_size=1) as singles:
+            graphs = [batch.torch(copy=True) for batch in singles]
         loader = stoker.Loader(
             "train", client=daemon.client, batch_size=arguments.batch_size, shuffle=True, seed=1, transform=tensors
         )
@@ -106,7 +108,7 @@ def main() -> None:
     steps = len(order) // arguments.epochs
     theirs, their_seconds = train(
         [
-            DataLoader(graphs, batch_sampler=order[epoch * steps : (epoch + 1) * steps], collate_fn=collate)
+            DataLoader(cast("Dataset[Tensors]", graphs), batch_sampler=order[epoch * steps : (epoch + 1) * steps], collate_fn=collate)
             for epoch in range(arguments.epochs)
         ]
     )

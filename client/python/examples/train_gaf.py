@@ -14,6 +14,7 @@ import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import stoker
@@ -24,7 +25,11 @@ from torch.utils.data import DataLoader, Dataset
 SAMPLES = Path(__file__).parents[3] / "deploy" / "samples"
 
 
-class GafDataset(Dataset):
+Sample = tuple[np.ndarray, np.ndarray, np.int64]
+Run = dict[str, list[Any]]
+
+
+class GafDataset(Dataset[Sample]):
     """What one writes without Stoker: images made when they are asked for."""
 
     def __init__(self, series: np.ndarray, targets: np.ndarray) -> None:
@@ -33,7 +38,7 @@ class GafDataset(Dataset):
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray, np.int64]:
+    def __getitem__(self, i: int) -> Sample:
         x = self.series[i]
         low, high = x.min(axis=1, keepdims=True), x.max(axis=1, keepdims=True)
         span = np.where(high > low, high - low, 1)
@@ -62,7 +67,7 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Iterable[tor
     return float(loss.detach())
 
 
-def train_with_stoker(client: stoker.Client, arguments: argparse.Namespace, channels: int, classes: int) -> dict:
+def train_with_stoker(client: stoker.Client, arguments: argparse.Namespace, channels: int, classes: int) -> Run:
     model = network(channels, classes)
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     losses, seconds, order = [], [], []
@@ -77,7 +82,9 @@ def train_with_stoker(client: stoker.Client, arguments: argparse.Namespace, chan
     return {"losses": losses, "seconds": seconds, "order": order}
 
 
-def train_with_dataloader(dataset: Dataset, order: list, arguments: argparse.Namespace, channels: int, classes: int) -> dict:
+def train_with_dataloader(
+    dataset: GafDataset, order: list[list[int]], arguments: argparse.Namespace, channels: int, classes: int
+) -> Run:
     model = network(channels, classes)
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     losses, seconds = [], []

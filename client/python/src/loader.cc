@@ -13,17 +13,17 @@ namespace {
 
 class Busy {
  public:
-  explicit Busy(std::atomic_flag& flag) : flag_(flag) {
-    if (!flag_.test_and_set()) return;
+  explicit Busy(std::shared_ptr<std::atomic_flag> flag) : flag_(std::move(flag)) {
+    if (!flag_->test_and_set()) return;
     throw StatusError(absl::FailedPreconditionError(
         "loader: another thread is waiting in it; give each thread a loader of its own: they share the batches"));
   }
-  ~Busy() { flag_.clear(); }
+  ~Busy() { flag_->clear(); }
   Busy(const Busy&) = delete;
   Busy& operator=(const Busy&) = delete;
 
  private:
-  std::atomic_flag& flag_;
+  std::shared_ptr<std::atomic_flag> flag_;
 };
 
 }  // namespace
@@ -34,7 +34,7 @@ PyLoader::~PyLoader() {
 
 nb::object PyLoader::Next(double timeout) {
   Loader& loader = get();
-  const Busy busy(*busy_);
+  const Busy busy(busy_);
   const absl::Time deadline = timeout > 0 ? absl::Now() + absl::Seconds(timeout) : absl::InfiniteFuture();
   while (true) {
     absl::StatusOr<std::optional<stoker::Batch>> next;
@@ -50,16 +50,10 @@ nb::object PyLoader::Next(double timeout) {
   }
 }
 
-void PyLoader::Move(const std::function<absl::Status(Loader&)>& how) {
-  Loader& loader = get();
-  const Busy busy(*busy_);
-  absl::Status status;
-  {
-    const InFlight call;
-    const nb::gil_scoped_release release;
-    status = how(loader);
-  }
-  Check(status);
+// Under a budget the daemon is asked. An interrupted move goes on, and the loader is busy until it has ended.
+void PyLoader::Move(std::function<absl::Status(Loader&)> how) {
+  const auto busy = std::make_shared<Busy>(busy_);
+  Check(Interruptible<absl::Status>([loader = loader_.get(), how = std::move(how), busy] { return how(*loader); }));
 }
 
 bool PyLoader::Pause() {
@@ -92,7 +86,7 @@ void BindLoader(nb::module_& module) {
       .def("save_state", [](const PyLoader& loader) { return Text(loader.get().SaveState()); })
       .def("load_state",
            [](PyLoader& loader, const std::string& json) {
-             loader.Move([&json](Loader& to) { return to.LoadState(json); });
+             loader.Move([json](Loader& to) { return to.LoadState(json); });
            })
       .def_prop_ro("transport", [](const PyLoader& loader) { return Text(loader.get().transport()); })
       .def_prop_ro("notice", [](const PyLoader& loader) { return Text(loader.get().notice()); })

@@ -18,7 +18,7 @@ class PyLoader {
   // The next batch, or None at the end of an epoch. Timeout after `timeout` seconds; 0: never.
   nb::object Next(double timeout);
   Loader& get() const { return *loader_.get(); }
-  void Move(const std::function<absl::Status(Loader&)>& how);  // SetEpoch, LoadState
+  void Move(std::function<absl::Status(Loader&)> how);  // SetEpoch, LoadState
   bool Pause();
   void Close();
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fcntl.h>
+#include <google/protobuf/descriptor.h>
 #include <google/protobuf/util/json_util.h>
 #include <grpc/grpc.h>
 #include <sys/epoll.h>
@@ -8,6 +9,7 @@
 #include <cstdio>
 #include <fstream>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "client/python/src/bindings.h"
 #include "shared/base/version.h"
@@ -31,11 +33,31 @@ std::string ToJson(const google::protobuf::Message& message) {
   return json;
 }
 
+namespace {
+
+// protobuf's `(field): invalid value "X" for type type.googleapis.com/NAME`, with the names that the enum has instead.
+std::string WithChoices(const std::string& message) {
+  static constexpr char kBefore[] = " for type type.googleapis.com/";
+  const size_t at = message.find(kBefore);
+  if (at == std::string::npos) return message;
+  const auto* choices =
+      google::protobuf::DescriptorPool::generated_pool()->FindEnumTypeByName(message.substr(at + sizeof(kBefore) - 1));
+  if (choices == nullptr) return message;
+  std::string text = absl::StrCat(message.substr(0, at), ": there are");
+  for (int i = 0; i < choices->value_count(); ++i) {
+    const std::string& name = choices->value(i)->name();
+    if (!absl::StrContains(name, "UNSPECIFIED")) absl::StrAppend(&text, " ", name);
+  }
+  return text;
+}
+
+}  // namespace
+
 void FromJson(const std::string& json, google::protobuf::Message* message) {
   const auto status = google::protobuf::util::JsonStringToMessage(json, message);
   if (status.ok()) return;
   throw StatusError(absl::InvalidArgumentError(
-      absl::StrCat(message->GetDescriptor()->name(), ": ", std::string(status.message()), ", in ", json)));
+      absl::StrCat(message->GetDescriptor()->name(), ": ", WithChoices(std::string(status.message())))));
 }
 
 namespace {

@@ -83,6 +83,7 @@ def _before_fork() -> None:
     if not _stoker.grpc_running():
         _quiet = True
         return
+    _quiet = False  # if what follows fails
     # One that cannot be given up keeps gRPC running, so the others need not be either.
     _quiet = all([loader._give_up() for loader in list(loaders)])
     if _quiet:

@@ -6,16 +6,21 @@
 ...     loss = criterion(model([g, lg, lattice]), target)
 
 What ``batch_torch_graph_pairs`` would build of single graphs, but made by the daemon: offsets applied, on the CPU without a
-copy.
+copy. ALIGNN's own loop takes such loaders too, in a :class:`TrainLoader`:
+
+>>> train, val, test = (stoker.alignn.TrainLoader(loader) for loader in (train, val, test))
+>>> train_dgl(config, train_val_test_loaders=[train, val, test, lambda batch, device: batch])
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from . import _graphs
 from .batch import Batch, _torch
+from .loader import Loader
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,10 +74,10 @@ def to_graphs(
 ) -> tuple[Any, ...]:
     """``(g, lg, lattice, target)`` of one batch of ``stoker.graph()``; with ``text`` ``(g, lg, lattice, texts, target)``.
 
-    ``g.ndata``: ``atom_features`` (``x`` where the data set has atom features, else atomic numbers ``[N, 1]``),
-    ``atomic_number``, ``frac_coords``, ``V`` (volume of the cell, Å³, at each atom); ``g.edata``: ``r`` ``[E, 3]``, and ``images``,
-    ``distance``, ``rbf`` where asked for. ``lg``: nodes are edges of ``g``, ``lg.ndata["r"]`` and ``lg.edata["h"]`` the cosines;
-    ``None`` without a line graph. ``target`` is ``None`` where the data set has none.
+    ``g.ndata``: ``atom_features`` (``x`` where the data set has atom features, else atomic numbers ``[N, 1]``), ``Z`` (atomic
+    numbers), ``frac_coords``, ``V`` (volume of the cell, Å³, at each atom); ``g.edata``: ``r`` ``[E, 3]``, and ``images``,
+    ``distance``, ``rbf`` where asked for. ``lg``: nodes are edges of ``g``, so ``lg.ndata`` is ``g.edata``; ``lg.edata["h"]`` the
+    cosines; ``None`` without a line graph. ``target`` is ``None`` where the data set has none.
     """
     torch = _torch()
     tensors = _graphs.tensors_of(batch, _NEEDED, device, non_blocking)
@@ -83,13 +88,14 @@ def to_graphs(
         features = tensors["atomic_number"].to(tensors["r"].dtype)[:, None]
     volume = torch.linalg.det(tensors["lattice"]).abs()
     ndata = {"atom_features": features, "V": volume.repeat_interleave(tensors["num_nodes"])}
-    ndata.update({name: tensors[name] for name in ("atomic_number", "frac_coords") if name in tensors})
+    ndata.update({key: tensors[name] for key, name in (("Z", "atomic_number"), ("frac_coords",) * 2) if name in tensors})
+    edata = {name: tensors[name] for name in _graphs.EDGES if name in tensors}
     g = graph(
         num_nodes=len(features),
         src=tensors["edge_index"][0],
         dst=tensors["edge_index"][1],
         ndata=ndata,
-        edata={name: tensors[name] for name in _graphs.EDGES if name in tensors},
+        edata=edata,
         batch_num_nodes=tensors["num_nodes"],
         batch_num_edges=tensors["num_edges"],
     )
@@ -99,7 +105,7 @@ def to_graphs(
             num_nodes=count,
             src=tensors["lg_edge_index"][0],
             dst=tensors["lg_edge_index"][1],
-            ndata={"r": tensors["r"]},
+            ndata=dict(edata),
             edata={"h": tensors["cos"]},
             batch_num_nodes=tensors["num_edges"],
             batch_num_edges=tensors["num_triplets"],
@@ -108,3 +114,26 @@ def to_graphs(
     if text:
         parts.insert(3, batch.texts())
     return tuple(parts)
+
+
+class TrainLoader:
+    """A loader of :func:`to_graphs` as ``alignn.train.train_dgl`` wants it: with a ``dataset`` that has ``ids`` and ``close()``.
+
+    ``ids`` are the numbers of the samples in the data set; they fit a loader with ``batch_size=1`` and without ``shuffle``, as
+    ALIGNN's test loader is.
+    """
+
+    def __init__(self, loader: Loader[Any]) -> None:
+        self.loader = loader
+        self.dataset = self
+        self.ids = range(int(loader.info["samples"]))
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.loader)
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def close(self) -> None:
+        """Ends the loader's session."""
+        self.loader.close()

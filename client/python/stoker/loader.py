@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic
 
 from . import _process, _stoker, ranks
 from .batch import Batch
@@ -15,7 +16,14 @@ from .client import Client
 from .errors import Closed, InvalidRequest, WrongState
 from .recipes import gaf, graph
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # a checker has it; the interpreter only since 3.13 in this form
+
+    T = TypeVar("T", default=Batch)
+else:
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 # DataLoader's keywords without meaning here, the values that say nothing, and why.
 _MEANINGLESS: dict[str, tuple[tuple[Any, ...], str]] = {
@@ -124,6 +132,10 @@ class Loader(Generic[T]):
             )
         if recipe is not None and not isinstance(recipe, Mapping):
             raise InvalidRequest(f"loader: recipe {recipe!r}: must be stoker.gaf(...), stoker.graph(...) or a dictionary")
+        if client is not None and address is not None:
+            raise InvalidRequest("loader: client and address: give one of them")
+        if timeout < 0:
+            raise InvalidRequest(f"loader: timeout {timeout}: must be at least 0, which is no limit")
         if seed is None:
             seed = generator.initial_seed() if generator is not None else 0
         found_rank, found_world = ranks.detect() if rank is None or world_size is None else (0, 1)
@@ -133,14 +145,14 @@ class Loader(Generic[T]):
         self._dataset = dataset
         self._recipe = dict(recipe) if recipe is not None else self._default_recipe()
         self._plan = _plan(batch_size, budget, oversize, shuffle, seed, rank, world_size, drop_last, tail)
-        self._prefetch = -1 if prefetch_factor is None else int(prefetch_factor)
+        self._prefetch = -1 if prefetch_factor is None else _whole("prefetch_factor", prefetch_factor)
         self._transform = transform
         self._pin = pin_memory and _can_pin()
         self._timeout = float(timeout)
         self._transport = transport
         self._open_timeout = float(open_timeout)
         self._reconnect_timeout = float(reconnect_timeout)
-        self._begin((int(epoch), 0))
+        self._begin((_whole("epoch", epoch), 0))
         self._open()
 
     def _default_recipe(self) -> dict[str, Any]:
@@ -216,6 +228,7 @@ class Loader(Generic[T]):
 
         After :meth:`load_state_dict` of a state inside this very epoch, the place in it is kept.
         """
+        epoch = _whole("epoch", epoch)
         native = self._handle()
         if self._resume and native.position[0] == epoch:
             return
@@ -255,6 +268,8 @@ class Loader(Generic[T]):
         Raises:
             InvalidRequest: this is no state of a loader. WrongState: of another data set, recipe or order: names which.
         """
+        if not isinstance(state, Mapping):
+            raise InvalidRequest(f"load state: {state!r} is not what state_dict() gave")
         self._handle().load_state(json.dumps(dict(state)))
         self._resume = True
         self._iterators += 1
@@ -385,22 +400,30 @@ def _plan(
         raise InvalidRequest(f"loader: drop_last=True and tail={tail!r}: give one of them")
     plan: dict[str, Any] = {
         "shuffle": bool(shuffle),
-        "seed": int(seed),
-        "rank": int(rank),
-        "world": int(world_size),
+        "seed": _whole("seed", seed),
+        "rank": _whole("rank", rank),
+        "world": _whole("world_size", world_size),
         "tail": (tail or ("drop" if drop_last else "keep")).upper(),
     }
     if budget is not None:
         if batch_size is not None:
             raise InvalidRequest("loader: batch_size and budget: give one of them")
-        plan["budget"] = {name: int(limit) for name, limit in budget.items()}
+        plan["budget"] = {name: _whole(f"budget of {name}", limit) for name, limit in budget.items()}
     else:
-        plan["batch_size"] = 64 if batch_size is None else int(batch_size)
-        if plan["batch_size"] < 1:
-            raise InvalidRequest(f"loader: batch_size {batch_size}: must be at least 1")
+        plan["batch_size"] = 64 if batch_size is None else _whole("batch_size", batch_size, 1)
     if oversize is not None:
         plan["oversize"] = "OVERSIZE_" + oversize.upper()
     return plan
+
+
+def _whole(name: str, value: Any, least: int = 0) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise InvalidRequest(f"loader: {name} {value!r}: must be a whole number") from None
+    if number < least:
+        raise InvalidRequest(f"loader: {name} {value}: must be at least {least}")
+    return number
 
 
 def _warn_of(given: dict[str, Any]) -> None:
