@@ -114,11 +114,12 @@ struct Directions {
 using DirectionsKernel = void (*)(const float* r, size_t edges, float* x, float* y, float* z);
 
 // One element a triplet, run after run: edge + offset to `first`, the partner + offset to `second` (i32 or i64).
-using TripletIndexKernel = void (*)(const PartnerRun* runs, size_t run_count, int64_t offset, void* first,
-                                    void* second);
-// One element a triplet: sign * (direction of the edge . direction of the partner), clamped to [-1, 1].
-using TripletCosineKernel = void (*)(const Directions& directions, const PartnerRun* runs, size_t run_count, float sign,
-                                     float* cosines);
+// `triplets` is the sum of the runs' counts; nothing is written beyond as many elements.
+using TripletIndexKernel = void (*)(const PartnerRun* runs, size_t run_count, size_t triplets, int64_t offset,
+                                    void* first, void* second);
+// The same for sign * (direction of the edge . direction of the partner), clamped to [-1, 1].
+using TripletCosineKernel = void (*)(const Directions& directions, const PartnerRun* runs, size_t run_count,
+                                     size_t triplets, float sign, float* cosines);
 
 // float32 to f32, f16 or bf16, rounded to nearest even; NaN stays NaN. Nothing is written beyond `count`.
 using RoundKernel = void (*)(const float* from, size_t count, void* to);
