@@ -20,8 +20,10 @@ namespace HWY_NAMESPACE {
 const CrystalKernels* CrystalKernelSet(std::string_view name) {
   static const CrystalKernels kernels = {
       .name = name,
+      .add_near = &AddNear,
       .collect = &Collect,
       .sort_few = &SortFew,
+      .sort_many = &SortMany,
       .list_edges = &ListEdges,
       .triplet_index_i32 = &TripletIndex<int32_t>,
       .triplet_index_i64 = &TripletIndex<int64_t>,

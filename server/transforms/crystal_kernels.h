@@ -3,6 +3,7 @@
 // same bytes: products and sums are rounded one by one. Not for others.
 #pragma once
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -20,31 +21,59 @@ inline constexpr int64_t kBlockPadding = 8;
 
 // Atoms in the order of their blocks, Cartesian, Å.
 struct SearchAtoms {
-  const double* x;
-  const double* y;
-  const double* z;
-  const uint64_t* id;  // number of the atom, shifted to its place in a key
+  double* x;
+  double* y;
+  double* z;
+  uint64_t* id;  // number of the atom, shifted to its place in a key
 };
 
-// One periodic image of one block of atoms.
-struct SearchTarget {
-  double shift[3];   // of the image, Å
-  double centre[3];  // of a sphere around the image's atoms
-  double reach2;     // square of the radius of that sphere plus the radius searched
-  uint64_t code;     // of the image
-  int64_t begin;     // atoms [begin, begin + count)
+// One periodic image of the atoms [begin, begin + count), a block.
+struct SearchImage {
+  double shift[3];  // of the image, Å
+  uint64_t code;    // of the image, as in a key
+  int64_t begin;
   int64_t count;
 };
 
-// For each atom of the targets at d = |(atom - point) + shift| with d^2 <= limit2 one key: the bits of d rounded to
-// float32 in the upper half, id + code in the lower. `keys` has room for all atoms of the targets and kBlockPadding
-// more. Returns how many it wrote. A pair of atoms has the same distance from either end.
-using CollectKernel = size_t (*)(const SearchAtoms& atoms, const SearchTarget* targets, size_t target_count,
-                                 const double* point, double limit2, uint64_t* keys);
+// Atoms of images that may be neighbours. x, y, z are of the atom itself, `shift` [3] of its image. Each array has room
+// for kBlockPadding more.
+struct NearAtoms {
+  double* x;
+  double* y;
+  double* z;
+  double* shift[3];
+  uint64_t* id;  // with the image's code
+};
+
+// Adds to `near`, from `at` on, the atoms of the image that are in the sphere, and returns how many. `atoms` are
+// padded.
+using AddNearKernel = size_t (*)(const SearchAtoms& atoms, const SearchImage& image, const double* centre,
+                                 double radius2, const NearAtoms& near, size_t at);
+
+// For each of the atoms at d = |(atom - point) + shift| with d^2 <= limit2 one key: the bits of d rounded to float32 in
+// the upper half, the id in the lower. `near` is filled up to kBlockPadding with atoms that are infinitely far away;
+// `keys` has room for all of them and kBlockPadding more. Returns how many it wrote. A pair of atoms has the same
+// distance from either end.
+using CollectKernel = size_t (*)(const NearAtoms& near, size_t count, const double* point, double limit2,
+                                 uint64_t* keys);
 
 // Sorts `count` keys, all different and below 2^63, from `keys` to `sorted`, and leaves the least out. O(count^2), the
-// fastest up to about 96: vqsort asks the kernel for random numbers each time. `keys` has room for kBlockPadding more.
+// fastest up to about 64. `keys` has room for kBlockPadding more.
 using SortFewKernel = void (*)(const uint64_t* keys, size_t count, uint64_t* sorted);
+
+// What SortMany works in.
+struct SortScratch {
+  uint32_t* bucket;  // [count + kBlockPadding]
+  uint32_t* place;   // [count], in its bucket
+  uint32_t* end;     // [SortBuckets(count) + 1]
+  uint64_t* keys;    // [count + kBlockPadding]
+};
+
+// The same for distances up to `limit` that are about as frequent as in a homogeneous sphere: keys are shared out to
+// shells of equal volume, and the place of a key in its shell is the number of keys there that are less.
+using SortManyKernel = void (*)(const uint64_t* keys, size_t count, float limit, const SortScratch& scratch,
+                                uint64_t* sorted);
+inline size_t SortBuckets(size_t count) { return std::bit_floor(count); }
 
 // How a key holds the image along each axis: (key >> shift & mask) - zero.
 struct KeyImage {
@@ -85,11 +114,12 @@ struct Directions {
 using DirectionsKernel = void (*)(const float* r, size_t edges, float* x, float* y, float* z);
 
 // One element a triplet, run after run: edge + offset to `first`, the partner + offset to `second` (i32 or i64).
-using TripletIndexKernel = void (*)(const PartnerRun* runs, size_t run_count, int64_t offset, void* first,
-                                    void* second);
-// One element a triplet: sign * (direction of the edge . direction of the partner), clamped to [-1, 1].
-using TripletCosineKernel = void (*)(const Directions& directions, const PartnerRun* runs, size_t run_count, float sign,
-                                     float* cosines);
+// `triplets` is the sum of the runs' counts; nothing is written beyond as many elements.
+using TripletIndexKernel = void (*)(const PartnerRun* runs, size_t run_count, size_t triplets, int64_t offset,
+                                    void* first, void* second);
+// The same for sign * (direction of the edge . direction of the partner), clamped to [-1, 1].
+using TripletCosineKernel = void (*)(const Directions& directions, const PartnerRun* runs, size_t run_count,
+                                     size_t triplets, float sign, float* cosines);
 
 // float32 to f32, f16 or bf16, rounded to nearest even; NaN stays NaN. Nothing is written beyond `count`.
 using RoundKernel = void (*)(const float* from, size_t count, void* to);
@@ -99,8 +129,10 @@ using RbfKernel = void (*)(float distance, const float* centres, size_t count, f
 
 struct CrystalKernels {
   std::string_view name;
+  AddNearKernel add_near;
   CollectKernel collect;
   SortFewKernel sort_few;
+  SortManyKernel sort_many;
   ListEdgesKernel list_edges;
   TripletIndexKernel triplet_index_i32;
   TripletIndexKernel triplet_index_i64;

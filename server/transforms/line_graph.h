@@ -12,7 +12,6 @@
 #include "absl/types/span.h"
 #include "server/transforms/buffer.h"
 #include "server/transforms/crystal_kernels.h"
-#include "server/transforms/line_writer.h"
 #include "stoker/v1/recipe.pb.h"
 
 namespace stoker::transforms {
@@ -32,23 +31,14 @@ class LineGraph {
   int64_t triplets() const { return triplets_; }
 
   // The numbers of the edges of each pair, plus `offset`; by the first, then by the second. `dtype`: I64 or I32.
-  // Nothing is written beyond triplets() elements. As WriteCosines, past the caches: Flush() before anyone is told.
+  // Nothing is written beyond triplets() elements.
   void WriteIndex(v1::DType dtype, int64_t offset, void* first, void* second);
 
   // Cosine of each pair, clamped to [-1, 1]: the float32 product of float32 directions, then rounded to `dtype` (F32,
-  // F16, BF16). An edge of no length has cosine 0.
+  // F16, BF16). An edge of no length has cosine 0. Nothing is written beyond.
   void WriteCosines(v1::DType dtype, void* out);
 
-  // Makes what was written visible to whoever sees a later store of this thread (sfence on x86).
-  static void Flush();
-
  private:
-  void AddRun(int64_t edge, int64_t begin, int64_t end);
-  template <typename Index>
-  void WriteIndexAs(TripletIndexKernel kernel, int64_t offset, Index* first, Index* second);
-  template <typename Take>
-  void ForEachGroup(Take take) const;
-
   const CrystalKernels* kernels_;
   Buffer<PartnerRun> runs_;
   size_t run_count_ = 0;
@@ -56,9 +46,7 @@ class LineGraph {
   float sign_ = 1;
   absl::Span<const float> r_;
   Buffer<float> x_, y_, z_;  // directions
-  // The kernels write beyond what they are asked for, which the destination must not see.
-  LineWriter first_, second_;
-  Buffer<float> cosines_;
+  Buffer<float> cosines_;    // until they are rounded
 };
 
 }  // namespace stoker::transforms

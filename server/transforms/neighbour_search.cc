@@ -7,7 +7,6 @@
 #include <numbers>
 
 #include "absl/strings/str_format.h"
-#include "hwy/contrib/sort/vqsort.h"
 #include "shared/base/status_macros.h"
 
 namespace stoker::transforms {
@@ -18,9 +17,11 @@ constexpr double kMaxCoordinate = 1e8;
 constexpr double kMinRelativeVolume = 1e-6;
 // Images of blocks that one block may look at.
 constexpr int64_t kMaxTargets = int64_t{1} << 24;
-constexpr size_t kFewKeys = 96;
+constexpr size_t kFewKeys = 64;
 constexpr float kSameSpot = 1e-3f;
 constexpr double kFarAway = std::numeric_limits<double>::infinity();
+// By how much a bound is widened for what rounding may do.
+constexpr double kEnough = 1 + 1e-6;
 
 int64_t FloorDivide(int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
 
@@ -119,9 +120,11 @@ int64_t NeighbourSearch::ReachOf(const Axis& axis, double radius) const {
   return static_cast<int64_t>(std::min(reach, 1e9));
 }
 
-// What finding all neighbours costs on a grid of boxes about `width` Å wide, in arbitrary units.
+// What finding all neighbours costs on a grid of boxes about `width` Å wide, in instructions of a processor with four
+// lanes; only for comparison.
 double NeighbourSearch::Work(double width, double radius, std::array<int64_t, 3>* bins) const {
-  double blocks = 1, targets = 1;
+  double blocks = 1, tried = 1;
+  Vector3 diagonal = {};
   for (int a = 0; a < 3; ++a) {
     Axis axis = axes_[a];
     const double extent = axis.height * (periodic_[a] ? 1 : axis.span);
@@ -129,22 +132,27 @@ double NeighbourSearch::Work(double width, double radius, std::array<int64_t, 3>
     axis.width = (periodic_[a] ? 1 : std::max(axis.span, 1e-9)) / static_cast<double>(axis.bins);
     (*bins)[a] = axis.bins;
     blocks *= static_cast<double>(axis.bins);
-    const double tried = 2 * static_cast<double>(ReachOf(axis, radius)) + 1;
-    targets *= periodic_[a] ? tried : std::min(tried, static_cast<double>(axis.bins));
+    const double along = 2 * static_cast<double>(ReachOf(axis, radius)) + 1;
+    tried *= periodic_[a] ? along : std::min(along, static_cast<double>(axis.bins));
+    for (int c = 0; c < 3; ++c) diagonal[c] += std::abs(lattice_[a][c]) * axis.width / 2;
   }
-  const double n = static_cast<double>(atoms_);
+  const double n = static_cast<double>(atoms_), in_block = n / blocks, density = n / volume_;
   if (blocks > 4 * n) return kFarAway;
-  return n * targets * (4 + std::ceil(n / blocks / 4)) + blocks * targets * 8;
+  const double block_radius = Length(diagonal);
+  const auto sphere = [](double r) { return 4 * std::numbers::pi / 3 * r * r * r; };
+  const double images = std::min(tried, density / in_block * sphere(radius + 2 * block_radius));
+  const double near = std::min(tried * in_block, density * sphere(radius + block_radius));
+  return blocks * (tried * 20 + images * (30 + 30 * std::ceil(in_block / 4))) + n * near / 4 * 20;
 }
 
 void NeighbourSearch::ChooseGrid(double radius) {
   std::array<int64_t, 3> best = {1, 1, 1};
-  constexpr int64_t kAlwaysOneBlock = 64;
+  constexpr int64_t kAlwaysOneBlock = 12;
   if (atoms_ > kAlwaysOneBlock && axes_[0].height > 0) {
     std::array<int64_t, 3> bins;
     double least = Work(kFarAway, radius, &best);
-    for (const double part : {1.0, 0.5}) {
-      const double work = Work(radius * part, radius, &bins);
+    for (const double width : {radius, radius / 2, std::cbrt(8 * volume_ / static_cast<double>(atoms_))}) {
+      const double work = Work(width, radius, &bins);
       if (work < least) {
         least = work;
         best = bins;
@@ -205,21 +213,19 @@ absl::Status NeighbourSearch::PlaceImages(double radius) {
   return absl::OkStatus();
 }
 
+int64_t NeighbourSearch::ZeroOf(const Axis& axis) { return axis.bits == 0 ? 0 : int64_t{1} << (axis.bits - 1); }
+
 uint64_t NeighbourSearch::Code(const Image& image) const {
   uint64_t code = 0;
-  for (int a = 0; a < 3; ++a) {
-    const int64_t zero = axes_[a].bits == 0 ? 0 : int64_t{1} << (axes_[a].bits - 1);
-    code |= static_cast<uint64_t>(image[a] + zero) << axes_[a].shift;
-  }
+  for (int a = 0; a < 3; ++a) code |= static_cast<uint64_t>(image[a] + ZeroOf(axes_[a])) << axes_[a].shift;
   return code;
 }
 
 Image NeighbourSearch::Wrapped(uint64_t key) const {
   Image image;
   for (int a = 0; a < 3; ++a) {
-    const int64_t zero = axes_[a].bits == 0 ? 0 : int64_t{1} << (axes_[a].bits - 1);
     const uint64_t mask = (uint64_t{1} << axes_[a].bits) - 1;
-    image[a] = static_cast<int32_t>(static_cast<int64_t>(key >> axes_[a].shift & mask) - zero);
+    image[a] = static_cast<int32_t>(static_cast<int64_t>(key >> axes_[a].shift & mask) - ZeroOf(axes_[a]));
   }
   return image;
 }
@@ -282,59 +288,63 @@ void NeighbourSearch::AddBlock(int64_t block, absl::Span<const int32_t> members,
   blocks_[block] = {begin, count, centre, std::sqrt(radius2)};
 }
 
-// Lists the images of blocks that may hold a neighbour of an atom of `block`.
-void NeighbourSearch::AimFrom(int64_t block) {
-  aimed_from_ = block;
-  target_count_ = 0;
-  target_atoms_ = 0;
-  const std::array<int64_t, 3> bin = {block / (axes_[1].bins * axes_[2].bins), block / axes_[2].bins % axes_[1].bins,
-                                      block % axes_[2].bins};
-  std::array<int64_t, 3> low, high;
-  for (int a = 0; a < 3; ++a) {
-    low[a] = bin[a] - axes_[a].reach;
-    high[a] = bin[a] + axes_[a].reach;
-    if (periodic_[a]) continue;
-    low[a] = std::max<int64_t>(low[a], 0);
-    high[a] = std::min(high[a], axes_[a].bins - 1);
-  }
-  std::array<int64_t, 3> at;
-  for (at[0] = low[0]; at[0] <= high[0]; ++at[0]) {
-    for (at[1] = low[1]; at[1] <= high[1]; ++at[1]) {
-      targets_.Reserve(target_count_ + static_cast<size_t>(high[2] - low[2] + 1), target_count_);
-      for (at[2] = low[2]; at[2] <= high[2]; ++at[2]) AimAt(block, at);
-    }
+// The bins along an axis that may hold a neighbour of an atom in `bin`.
+void NeighbourSearch::ListSteps(int a, int64_t bin) {
+  const Axis& axis = axes_[a];
+  int64_t low = bin - axis.reach, high = bin + axis.reach;
+  if (!periodic_[a]) low = std::max<int64_t>(low, 0), high = std::min(high, axis.bins - 1);
+  steps_[a].clear();
+  for (int64_t at = low; at <= high; ++at) {
+    const int64_t image = periodic_[a] ? FloorDivide(at, axis.bins) : 0;
+    Step step = {at - image * axis.bins, static_cast<uint64_t>(image + ZeroOf(axis)) << axis.shift, {}};
+    for (int c = 0; c < 3; ++c) step.shift[c] = static_cast<double>(image) * lattice_[a][c];
+    steps_[a].push_back(step);
   }
 }
 
-void NeighbourSearch::AimAt(int64_t from, const std::array<int64_t, 3>& bin) {
-  Image image;
-  int64_t index = 0;
-  for (int a = 0; a < 3; ++a) {
-    const int64_t bins = axes_[a].bins;
-    const int64_t whole = bins == 1 ? bin[a] : FloorDivide(bin[a], bins);
-    image[a] = static_cast<int32_t>(periodic_[a] ? whole : 0);
-    index = index * bins + bin[a] - image[a] * bins;
+// Lists what may be a neighbour of an atom of `block`.
+void NeighbourSearch::AimFrom(int64_t block) {
+  aimed_from_ = block;
+  images_.clear();
+  ListSteps(0, block / (axes_[1].bins * axes_[2].bins));
+  ListSteps(1, block / axes_[2].bins % axes_[1].bins);
+  ListSteps(2, block % axes_[2].bins);
+  const Block& from = blocks_[block];
+  for (const Step& s0 : steps_[0]) {
+    for (const Step& s1 : steps_[1]) {
+      Vector3 shift01;
+      for (int c = 0; c < 3; ++c) shift01[c] = s0.shift[c] + s1.shift[c];
+      for (const Step& s2 : steps_[2]) {
+        const Block& block = blocks_[(s0.bin * axes_[1].bins + s1.bin) * axes_[2].bins + s2.bin];
+        SearchImage image = {{}, s0.code | s1.code | s2.code, block.begin, block.count};
+        Vector3 away;
+        for (int c = 0; c < 3; ++c) {
+          image.shift[c] = shift01[c] + s2.shift[c];
+          away[c] = block.centre[c] + image.shift[c] - from.centre[c];
+        }
+        const double limit = (radius_ + block.radius + from.radius) * kEnough;
+        if (block.count > 0 && Dot(away, away) <= limit * limit) images_.push_back(image);
+      }
+    }
   }
-  const Block& block = blocks_[index];
-  if (block.count == 0) return;
-  SearchTarget target;
-  const Vector3 shift = TimesMatrix({double(image[0]), double(image[1]), double(image[2])}, lattice_);
-  Vector3 away;
-  for (int a = 0; a < 3; ++a) {
-    target.shift[a] = shift[a];
-    target.centre[a] = block.centre[a] + shift[a];
-    away[a] = target.centre[a] - blocks_[from].centre[a];
+  ListNear(from);
+}
+
+void NeighbourSearch::ListNear(const Block& from) {
+  size_t room = 2 * kBlockPadding;
+  for (const SearchImage& image : images_) room += image.count;
+  near_ = {near_x_.Reserve(room),
+           near_y_.Reserve(room),
+           near_z_.Reserve(room),
+           {near_shift_x_.Reserve(room), near_shift_y_.Reserve(room), near_shift_z_.Reserve(room)},
+           near_id_.Reserve(room)};
+  const SearchAtoms atoms = {x_.data(), y_.data(), z_.data(), ids_.data()};
+  const double reach = (radius_ + from.radius) * kEnough;
+  near_count_ = 0;
+  for (const SearchImage& image : images_) {
+    near_count_ += kernels_->add_near(atoms, image, from.centre.data(), reach * reach, near_, near_count_);
   }
-  // A little more than enough, for what rounding may do.
-  const double reach = (radius_ + block.radius) * (1 + 1e-6);
-  const double limit = reach + blocks_[from].radius * (1 + 1e-6);
-  if (Dot(away, away) > limit * limit) return;
-  target.reach2 = reach * reach;
-  target.code = Code(image);
-  target.begin = block.begin;
-  target.count = block.count;
-  targets_[target_count_++] = target;
-  target_atoms_ += block.count;
+  for (double* const axis : {near_.x, near_.y, near_.z}) std::fill_n(axis + near_count_, kBlockPadding, kFarAway);
 }
 
 double NeighbourSearch::RadiusFor(int64_t k) const {
@@ -359,22 +369,22 @@ absl::Status NeighbourSearch::SameSpot(int32_t atom, uint64_t* keys, size_t coun
 
 absl::StatusOr<size_t> NeighbourSearch::Collect(int32_t atom, Buffer<uint64_t>& keys, size_t at) {
   if (block_of_[atom] != aimed_from_) AimFrom(block_of_[atom]);
-  uint64_t* const found = unsorted_.Reserve(target_atoms_ + 2 * kBlockPadding);
+  uint64_t* const found = unsorted_.Reserve(near_count_ + 2 * kBlockPadding);
   const Vector3 point = Point(atom);
-  const double limit = radius_ * (1 + 1e-6);
-  const SearchAtoms atoms = {x_.data(), y_.data(), z_.data(), ids_.data()};
-  const size_t count = kernels_->collect(atoms, targets_.data(), target_count_, point.data(), limit * limit, found);
+  const double limit = radius_ * kEnough;
+  const size_t count = kernels_->collect(near_, near_count_, point.data(), limit * limit, found);
   uint64_t* const out = keys.Reserve(at + count, at) + at;
-  // The least is the atom itself, at distance 0, or another one on the same spot.
-  if (count <= kFewKeys) {
-    kernels_->sort_few(found, count, out);
-  } else {
-    static const hwy::Sorter sort;
-    sort(found, count, hwy::SortAscending());
-    std::copy(found + 1, found + count, out);
-  }
+  Sort(found, count, out);
   if (count > 1 && Distance(out[0]) < kSameSpot) return SameSpot(atom, found, count);
   return count - 1;
+}
+
+// The least is left out: it is the atom itself, at distance 0, or another one on the same spot.
+void NeighbourSearch::Sort(const uint64_t* found, size_t count, uint64_t* sorted) {
+  if (count <= kFewKeys) return kernels_->sort_few(found, count, sorted);
+  const SortScratch scratch = {shell_.Reserve(count + kBlockPadding), shell_place_.Reserve(count),
+                               shell_end_.Reserve(SortBuckets(count) + 1), shells_.Reserve(count + kBlockPadding)};
+  kernels_->sort_many(found, count, static_cast<float>(radius_ * kEnough), scratch, sorted);
 }
 
 int64_t NeighbourSearch::CountClose(absl::Span<const uint64_t> keys) {
@@ -395,7 +405,7 @@ void NeighbourSearch::ListEdges(int32_t source, absl::Span<const uint64_t> keys,
   for (int a = 0; a < 3; ++a) {
     code.shift[a] = axes_[a].shift;
     code.mask[a] = (uint32_t{1} << axes_[a].bits) - 1;
-    code.zero[a] = axes_[a].bits == 0 ? 0 : int32_t{1} << (axes_[a].bits - 1);
+    code.zero[a] = static_cast<int32_t>(ZeroOf(axes_[a]));
   }
   code.atom_shift = image_bits_;
   kernels_->list_edges(code, points_.data(), lattice_[0].data(), &points_[3 * source], keys.data(), keys.size(), out);

@@ -2,8 +2,9 @@
 // All atoms, and images of atoms, within a radius of an atom. For NeighbourFinder.
 //
 // Atoms are wrapped into the cell, so that the result is complete whatever the coordinates are. A small cell is one
-// block of atoms, and its images are tried one by one, each image that is too far from the atom skipped at once; in a
-// large one the blocks are the boxes of a grid. The kernels see no difference.
+// block of atoms; in a large one the blocks are the boxes of a grid. What may be near an atom of a block (atoms of
+// images of blocks, in a sphere around the block) is listed once for all atoms of the block. The kernels see no
+// difference.
 //
 // A neighbour is a key of 64 bits: distance (float32 bits), number of the atom, image. Keys sort by distance, then
 // atom, then image. The image in a key is that of the wrapped coordinates; Image() gives it relative to the coordinates
@@ -13,6 +14,7 @@
 #include <array>
 #include <bit>
 #include <cstdint>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -76,6 +78,17 @@ class NeighbourSearch {
     double span;      // greatest less least fraction of the atoms
     int shift, bits;  // place of the image in a key
   };
+  struct Block {
+    int64_t begin;  // in x_, y_, z_
+    int64_t count;
+    Vector3 centre;
+    double radius;
+  };
+  struct Step {  // to a bin along an axis
+    int64_t bin;
+    uint64_t code;  // of its image along the axis, as in a key
+    Vector3 shift;  // Å
+  };
 
   absl::Status ReadAtoms(const Crystal& crystal);
   absl::Status ReadLattice(const Crystal& crystal);
@@ -86,11 +99,14 @@ class NeighbourSearch {
   void FillBlocks();
   void AddBlock(int64_t block, absl::Span<const int32_t> members, int64_t begin);
   absl::Status PlaceImages(double radius);
+  static int64_t ZeroOf(const Axis& axis);  // what a key holds for image 0
   uint64_t Code(const Image& image) const;
   Image Wrapped(uint64_t key) const;
   absl::Status SameSpot(int32_t atom, uint64_t* keys, size_t count) const;
   void AimFrom(int64_t block);
-  void AimAt(int64_t from, const std::array<int64_t, 3>& bin);
+  void ListSteps(int a, int64_t bin);
+  void ListNear(const Block& from);
+  void Sort(const uint64_t* found, size_t count, uint64_t* sorted);
 
   const CrystalKernels* kernels_;
   int64_t atoms_ = 0;
@@ -111,21 +127,20 @@ class NeighbourSearch {
   Buffer<uint64_t> ids_;
   Buffer<int32_t> order_;     // atoms by block
   Buffer<int32_t> block_of_;  // by atom
-  struct Block {
-    int64_t begin;  // in x_, y_, z_
-    int64_t count;
-    Vector3 centre;
-    double radius;
-  };
   Buffer<Block> blocks_;
   int64_t block_count_ = 0;
   Buffer<int64_t> fill_;  // scratch
 
-  int64_t aimed_from_ = -1;  // the block that targets_ are for
-  Buffer<SearchTarget> targets_;
-  Buffer<uint64_t> unsorted_;
-  size_t target_count_ = 0;
-  int64_t target_atoms_ = 0;
+  int64_t aimed_from_ = -1;  // the block that near_* are for
+  std::array<std::vector<Step>, 3> steps_;
+  std::vector<SearchImage> images_;
+  Buffer<double> near_x_, near_y_, near_z_, near_shift_x_, near_shift_y_, near_shift_z_;
+  Buffer<uint64_t> near_id_;
+  NearAtoms near_ = {};
+  size_t near_count_ = 0;
+
+  Buffer<uint64_t> unsorted_, shells_;
+  Buffer<uint32_t> shell_, shell_place_, shell_end_;
 };
 
 }  // namespace stoker::transforms

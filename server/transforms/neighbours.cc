@@ -17,6 +17,13 @@ namespace {
 using Options = v1::IngestOptions::Crystal;
 
 constexpr double kGrowth = 1.3;
+constexpr double kNoLimit = std::numeric_limits<float>::max();
+
+// The greatest float32 that is no more than `limit`.
+float RoundedDown(double limit) {
+  const auto rounded = static_cast<float>(limit);
+  return rounded > limit ? std::nextafter(rounded, 0.0f) : rounded;
+}
 
 absl::Status Refuse(std::string_view field, std::string_view reason) {
   return absl::InvalidArgumentError(absl::StrFormat("ingest options: crystal.%s: %s", field, reason));
@@ -49,8 +56,7 @@ class NeighbourFinder::Work {
   absl::StatusOr<NeighbourList> Find(const NeighbourOptions& options, const Crystal& crystal);
 
  private:
-  absl::Status ChooseNearest(const NeighbourOptions& options);
-  absl::Status ChooseWithin(const NeighbourOptions& options);
+  absl::Status Choose(const NeighbourOptions& options);
   absl::StatusOr<size_t> Collect(int32_t atom);
   void Mirror();
   absl::Status ListKeys(const NeighbourOptions& options);
@@ -84,54 +90,39 @@ absl::StatusOr<size_t> NeighbourFinder::Work::Collect(int32_t atom) {
   return count;
 }
 
-absl::Status NeighbourFinder::Work::ChooseWithin(const NeighbourOptions& options) {
-  // Atoms that are too close are to be seen whatever the cutoff.
-  STOKER_RETURN_IF_ERROR(search_.SetRadius(std::max(options.cutoff, NeighbourSearch::kClose)));
-  const auto cutoff = static_cast<float>(options.cutoff);
+// Searches within a radius that grows until it shows each atom all that it chooses.
+absl::Status NeighbourFinder::Work::Choose(const NeighbourOptions& options) {
   const bool table = options.graph == Options::CGCNN;
-  for (const int32_t atom : search_.order()) {
-    STOKER_ASSIGN_OR_RETURN(size_t count, Collect(atom));
-    const uint64_t* keys = chosen_.data() + used_;
-    while (count > 0 && NeighbourSearch::Distance(keys[count - 1]) > cutoff) --count;
-    if (table) count = std::min(count, static_cast<size_t>(options.k));
-    const auto most = static_cast<size_t>(options.max_neighbors);
-    if (most > 0 && count > most) {
-      const double limit = NeighbourSearch::Distance(keys[most - 1]) + options.tolerance;
-      while (NeighbourSearch::Distance(keys[count - 1]) > limit) --count;
-    }
-    begin_[atom] = used_;
-    count_[atom] = count;
-    used_ += count;
-  }
-  return absl::OkStatus();
-}
-
-absl::Status NeighbourFinder::Work::ChooseNearest(const NeighbourOptions& options) {
-  const auto k = static_cast<size_t>(options.k);
-  double radius = std::max(search_.RadiusFor(options.k), NeighbourSearch::kClose);
+  const auto wanted = static_cast<size_t>(options.graph == Options::RADIUS ? options.max_neighbors : options.k);
+  const double tolerance = table ? 0 : options.tolerance;
+  const double cutoff = options.graph == Options::KNN ? kNoLimit : options.cutoff;
+  // Atoms that are too close are to be seen whatever the cutoff.
+  const double farthest = std::max(cutoff, NeighbourSearch::kClose);
+  double radius = farthest;
+  if (wanted > 0)
+    radius = std::min(farthest, std::max(search_.RadiusFor(static_cast<int64_t>(wanted)), NeighbourSearch::kClose));
   limit_.Reserve(search_.atoms());
   unsolved_.Reserve(search_.atoms());
   size_t unsolved = 0;
-  for (bool first = true; first || unsolved > 0; first = false, radius *= kGrowth) {
+  for (bool first = true; first || unsolved > 0; first = false, radius = std::min(kGrowth * radius, farthest)) {
     STOKER_RETURN_IF_ERROR(search_.SetRadius(radius));
+    const bool everything = radius == farthest || radius > search_.diameter();
     const absl::Span<const int32_t> atoms = first ? search_.order() : unsolved_.span(unsolved);
     unsolved = 0;
     for (const int32_t atom : atoms) {  // unsolved_ is written behind where it is read
       const int64_t close = close_;
       STOKER_ASSIGN_OR_RETURN(size_t count, Collect(atom));
       const uint64_t* keys = chosen_.data() + used_;
-      double limit = std::numeric_limits<float>::max();  // all, where there are no more
-      if (count >= k) limit = NeighbourSearch::Distance(keys[k - 1]) + options.tolerance;
-      if (limit > radius && radius <= search_.diameter()) {
+      double limit = kNoLimit;
+      if (wanted > 0 && count >= wanted) limit = NeighbourSearch::Distance(keys[wanted - 1]) + tolerance;
+      if (limit > radius && !everything) {
         unsolved_[unsolved++] = atom;
         close_ = close;
         continue;
       }
-      while (count > 0 && NeighbourSearch::Distance(keys[count - 1]) > limit) --count;
-      // The greatest float32 that is no more than the limit, for the comparison with others' distances.
-      auto rounded = static_cast<float>(limit);
-      if (rounded > limit) rounded = std::nextafter(rounded, 0.0f);
-      limit_[atom] = rounded;
+      limit_[atom] = std::min(RoundedDown(limit), static_cast<float>(cutoff));
+      while (count > 0 && NeighbourSearch::Distance(keys[count - 1]) > limit_[atom]) --count;
+      if (table) count = std::min(count, wanted);
       begin_[atom] = used_;
       count_[atom] = count;
       used_ += count;
@@ -264,7 +255,7 @@ absl::StatusOr<NeighbourList> NeighbourFinder::Work::Find(const NeighbourOptions
   if (options.graph == Options::ALIGNN) {
     STOKER_RETURN_IF_ERROR(ListAlignn(options, crystal));
   } else {
-    STOKER_RETURN_IF_ERROR(options.graph == Options::KNN ? ChooseNearest(options) : ChooseWithin(options));
+    STOKER_RETURN_IF_ERROR(Choose(options));
     STOKER_RETURN_IF_ERROR(ListKeys(options));
   }
   return Result(options);

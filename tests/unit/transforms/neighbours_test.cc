@@ -5,16 +5,19 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <map>
 #include <numeric>
+#include <random>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "server/transforms/crystal_kernels.h"
 #include "tests/support/status_matchers.h"
 #include "tests/unit/transforms/all_pairs.h"
 #include "tests/unit/transforms/crystals.h"
@@ -360,6 +363,37 @@ TEST(NeighbourFinder, Alignn_RefusesWhatIsNotPeriodic) {
   NeighbourFinder finder = Finder({.graph = Graph::ALIGNN});
   EXPECT_THAT(finder.Find(Crystals().back().view()),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("periodic in three directions")));
+}
+
+// Distances as they come in crystals: alone, in shells of equal ones, all in one place, at the limit.
+TEST(CrystalKernels, SortedKeys_AreThoseOfTheStandardLibrary) {
+  constexpr float kLimit = 8.0f;
+  std::mt19937 random(1);
+  std::uniform_real_distribution<float> anywhere(0, kLimit);
+  for (const CrystalKernels* kernels : SupportedCrystalKernels()) {
+    for (const size_t count : {1, 2, 3, 7, 8, 9, 64, 65, 200, 1000}) {
+      for (const int shells : {0, 1, 2, 11}) {
+        SCOPED_TRACE(absl::StrCat(absl::string_view(kernels->name.data(), kernels->name.size()), ", ", count, " keys, ",
+                                  shells, " shells"));
+        std::vector<uint64_t> keys;
+        for (size_t i = 0; i < count; ++i) {
+          const float distance = shells == 0 ? anywhere(random) : kLimit * static_cast<float>(i % shells + 1) / shells;
+          keys.push_back(uint64_t{std::bit_cast<uint32_t>(distance)} << 32 | (count - i));
+        }
+        std::vector<uint64_t> wanted = keys;
+        std::sort(wanted.begin(), wanted.end());
+        wanted.erase(wanted.begin());
+        keys.resize(count + kBlockPadding);
+        std::vector<uint64_t> few(count - 1), many(count - 1), scratch(count + kBlockPadding);
+        std::vector<uint32_t> bucket(count + kBlockPadding), place(count), end(SortBuckets(count) + 1);
+        kernels->sort_few(keys.data(), count, few.data());
+        EXPECT_EQ(few, wanted);
+        kernels->sort_many(keys.data(), count, kLimit, {bucket.data(), place.data(), end.data(), scratch.data()},
+                           many.data());
+        EXPECT_EQ(many, wanted);
+      }
+    }
+  }
 }
 
 TEST(NeighbourOptions, WhatIsOutOfRange_IsRefusedByName) {
