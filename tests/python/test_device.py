@@ -331,6 +331,18 @@ def test_a_signal_ends_the_wait_and_nothing_is_lost(own_daemon):
     reader.close()
 
 
+def test_close_on_another_thread_ends_the_wait(loader):
+    reader = loader().to("host", depth=2)
+    iterator = iter(reader)
+    held = [next(iterator), next(iterator)]
+    timer = threading.Timer(0.1, reader.close)
+    timer.start()
+    with pytest.raises(stoker.Closed):
+        next(iterator)
+    timer.join()
+    assert held[0].torch()["index"].tolist() == list(range(8))
+
+
 def test_the_daemon_may_be_killed_and_started_again(own_daemon):
     client = stoker.connect(own_daemon.socket)
     reader = stoker.Loader("numbers", IMAGES, client=client, batch_size=8, rank=0, world_size=1).to("host")

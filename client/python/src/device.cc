@@ -181,8 +181,8 @@ PyDeviceLoader Open(PyLoader& loader, bool cuda, int ordinal, int depth, uint64_
   FromJson(budget, &options.expand.budget);
   if (triplet_cutoff > 0) options.expand.triplet_cutoff = triplet_cutoff;
   const std::shared_ptr<Loader> shared = loader.shared();
-  using Result = absl::StatusOr<DeviceReader>;
-  DeviceReader reader = Value(Interruptible<Result>([cuda, ordinal, shared, options]() -> Result {
+  using Result = absl::StatusOr<std::unique_ptr<DeviceReader>>;
+  std::unique_ptr<DeviceReader> reader = Value(Interruptible<Result>([cuda, ordinal, shared, options]() -> Result {
     STOKER_ASSIGN_OR_RETURN(std::shared_ptr<DeviceTarget> target, OpenTarget(cuda, ordinal));
     return DeviceReader::Open(std::move(target), shared, options);
   }));

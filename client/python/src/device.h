@@ -41,22 +41,22 @@ class DeviceSource {
   std::map<uint64_t, uint64_t> steps_ ABSL_GUARDED_BY(mu_);
 };
 
-// A loader and the assembler over it, which begins anew after errors. Nothing here needs the GIL.
+// A loader and the assembler over it, which begins anew after errors. Nothing here needs the GIL. Threads: what is
+// const on any; all else on one at a time.
 class DeviceReader {
  public:
-  static absl::StatusOr<DeviceReader> Open(std::shared_ptr<DeviceTarget> target, std::shared_ptr<Loader> loader,
-                                           gpu::AssemblerOptions options);
+  static absl::StatusOr<std::unique_ptr<DeviceReader>> Open(std::shared_ptr<DeviceTarget> target,
+                                                            std::shared_ptr<Loader> loader,
+                                                            gpu::AssemblerOptions options);
 
   absl::Status GoOn();  // before Next: begins anew if it was stopped
-  absl::StatusOr<std::optional<gpu::DeviceBatch>> Next(gpu::Queue queue, absl::Duration timeout) {
-    return assembler_->Next(queue, timeout);
-  }
+  absl::StatusOr<std::optional<gpu::DeviceBatch>> Next(gpu::Queue queue, absl::Duration timeout);
   // The next batch is that at `position`, whatever was fetched.
   void StopAt(const v1::Position& position);
   absl::Status Move(const std::function<absl::Status(Loader&)>& how);
-  void Drop();  // all that it holds of the loader
+  void Drop();  // all that it holds of the loader; on any thread, and a Next that waits gives Cancelled
 
-  v1::Position position() const { return stopped_ ? at_ : assembler_->position(); }
+  v1::Position position() const;
   uint64_t steps_per_epoch() const;
   gpu::AssemblerReport report() const;
   const std::shared_ptr<DeviceTarget>& target() const { return target_; }
@@ -66,26 +66,33 @@ class DeviceReader {
   DeviceReader(std::shared_ptr<DeviceTarget> target, std::shared_ptr<Loader> loader, gpu::AssemblerOptions options)
       : target_(std::move(target)), loader_(std::move(loader)), options_(std::move(options)) {}
   absl::Status OpenAssembler();
+  std::shared_ptr<gpu::Assembler> assembler() const {
+    absl::MutexLock lock(&mu_);
+    return assembler_;
+  }
   absl::Status Restart(const std::function<absl::Status()>& seek);
 
-  std::shared_ptr<DeviceTarget> target_;
-  std::shared_ptr<Loader> loader_;
-  gpu::AssemblerOptions options_;
-  std::shared_ptr<DeviceSource> source_;
-  std::unique_ptr<gpu::Assembler> assembler_;  // null only if stopped
-  bool stopped_ = true;
-  v1::Position at_;  // where to go on, if stopped
+  const std::shared_ptr<DeviceTarget> target_;
+  const std::shared_ptr<Loader> loader_;
+  const gpu::AssemblerOptions options_;
+
+  mutable absl::Mutex mu_;
+  std::shared_ptr<DeviceSource> source_ ABSL_GUARDED_BY(mu_);
+  std::shared_ptr<gpu::Assembler> assembler_ ABSL_GUARDED_BY(mu_);  // null only if stopped
+  bool stopped_ ABSL_GUARDED_BY(mu_) = true;
+  v1::Position at_ ABSL_GUARDED_BY(mu_);  // where to go on, if stopped
 };
 
 class PyDeviceLoader {
  public:
-  PyDeviceLoader(PyLoader loader, DeviceReader reader) : loader_(std::move(loader)), reader_(std::move(reader)) {}
+  PyDeviceLoader(PyLoader loader, std::unique_ptr<DeviceReader> reader)
+      : loader_(std::move(loader)), reader_(std::move(reader)) {}
   PyDeviceLoader(PyDeviceLoader&&) = default;
   ~PyDeviceLoader();
 
   // As PyLoader::Next. `stream`: the CUDA stream that will use the batch. A batch on the host is there when it returns.
   nb::object Next(double timeout, uintptr_t stream);
-  DeviceReader& get() const { return reader_.get(); }
+  DeviceReader& get() const { return *reader_.get(); }
   void SetEpoch(uint64_t epoch);
   void LoadState(const std::string& json);
   nb::str Notice() const;
@@ -97,7 +104,7 @@ class PyDeviceLoader {
   void Move(const std::function<absl::Status(Loader&)>& how);
 
   PyLoader loader_;
-  OfThisProcess<DeviceReader> reader_;
+  OfThisProcess<std::unique_ptr<DeviceReader>> reader_;
   std::shared_ptr<std::atomic_flag> busy_ = std::make_shared<std::atomic_flag>();
 };
 
