@@ -23,11 +23,16 @@ absl::StatusOr<DeviceTensor> DeviceBatch::Get(absl::string_view name) const {
 }
 
 absl::Status DeviceBatch::Wait(absl::Duration timeout) const { return use_->core->WaitFor(*this, timeout); }
+absl::Status DeviceBatch::UseOn(Queue queue) const { return use_->core->UseOn(*use_, queue); }
 
 absl::StatusOr<std::unique_ptr<Assembler>> Assembler::Open(std::shared_ptr<DeviceRuntime> runtime, BatchSource source,
                                                            const AssemblerOptions& options) {
   if (options.depth < 1 || options.depth > 64) {
     return absl::InvalidArgumentError(absl::StrCat("depth: ", options.depth, " is outside [1, 64]"));
+  }
+  if (options.min_depth < 1 || options.min_depth > options.depth) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("min_depth: ", options.min_depth, " is outside [1, depth], which is ", options.depth));
   }
   if ((options.allocator.allocate == nullptr) != (options.allocator.free == nullptr)) {
     return absl::InvalidArgumentError("allocator: needs both allocate and free, or neither");
@@ -41,6 +46,9 @@ Assembler::~Assembler() { Close(); }
 
 absl::StatusOr<std::optional<DeviceBatch>> Assembler::Next(Queue consumer, absl::Duration timeout) {
   return core_->Next(consumer, timeout);
+}
+absl::Status Assembler::Restart(const std::function<absl::StatusOr<v1::Position>()>& seek) {
+  return core_->Restart(seek);
 }
 v1::Position Assembler::position() const { return core_->position(); }
 AssemblerReport Assembler::report() const { return core_->report(); }

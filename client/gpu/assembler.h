@@ -17,12 +17,12 @@
 // a whole.
 //
 // Order on the device: what the consumer puts into its queue after Next comes after the upload; a DeviceBatch that is
-// destroyed is overwritten after what the queue holds by then. So all use of a batch on other queues must be ordered
-// before by the caller.
+// destroyed is overwritten after what the queue holds by then. The same goes for the queues that UseOn was told. All
+// these queues must live until the last copy of the batch is destroyed.
 //
 // Errors: those of the loader come from Next as they are, in the place of the batch that failed. Any error, a failed
 // call of the device too, closes the assembler: Next hands out what was uploaded before it, then gives the same error
-// for ever. To go on, open another one at position(). A timeout is no error.
+// until Restart, and for ever if it was the device's. A timeout is no error.
 //
 // Threads: Open starts two; Next on one thread at a time, all else on any. A DeviceBatch may outlive its assembler.
 #pragma once
@@ -62,7 +62,8 @@ struct DeviceAllocator {
 };
 
 struct AssemblerOptions {
-  int depth = 2;                    // batches on the device at once, in [1, 64]; fewer where memory is short
+  int depth = 2;      // batches on the device at once, in [1, 64]; fewer where memory is short,
+  int min_depth = 1;  // but not fewer than these, in [1, depth]: of who holds one while asking for the next, 2
   uint64_t device_bytes_limit = 0;  // of all of them together; 0: what the device has
   StagingMode staging = StagingMode::kAuto;
   uint64_t register_budget_bytes = uint64_t{1} << 30;
@@ -92,6 +93,9 @@ class DeviceBatch {
   // REQUIRES: it came from Next.
   absl::Status Wait(absl::Duration timeout) const;
 
+  // What is put into `queue` from now on may use the batch too. REQUIRES: it came from Next.
+  absl::Status UseOn(Queue queue) const;
+
  private:
   friend class AssemblerCore;
 
@@ -104,6 +108,7 @@ class DeviceBatch {
 
 struct AssemblerReport {
   int depth;
+  int held;                   // of these, by the caller: the next batch does not come while all are
   uint64_t device_bytes;      // allocated at Open: the ceiling
   uint64_t registered_bytes;  // of segments
   uint64_t pinned_bytes;      // of the ring
@@ -117,7 +122,7 @@ class AssemblerCore;
 
 class Assembler {
  public:
-  // ResourceExhausted, with the numbers, when not even one batch of the largest size fits into the limit or the
+  // ResourceExhausted, with the numbers, when not even min_depth batches of the largest size fit into the limit or the
   // device's memory; InvalidArgument for options out of range; else what the runtime says. `runtime` is kept.
   static absl::StatusOr<std::unique_ptr<Assembler>> Open(std::shared_ptr<DeviceRuntime> runtime, BatchSource source,
                                                          const AssemblerOptions& options);
@@ -126,6 +131,13 @@ class Assembler {
   // The next batch, or nullopt once at the end of each epoch. `consumer`: the queue that will use it; it waits on the
   // device, the caller does not. Blocks until a batch is on its way; DeadlineExceeded after `timeout`.
   absl::StatusOr<std::optional<DeviceBatch>> Next(Queue consumer, absl::Duration timeout = absl::InfiniteDuration());
+
+  // Forgets what Next has not handed out, calls `seek`, which may move the source, and goes on with what the source
+  // then gives, from the position that `seek` returns. Memory, registrations and batches in the caller's hands stay.
+  // When `seek` fails, its error is returned, and the assembler stays closed, to be restarted again or dropped;
+  // FailedPrecondition, without a call of `seek`, when it is closed because the device failed: open another one.
+  // REQUIRES: no Next and no Close at the same time.
+  absl::Status Restart(const std::function<absl::StatusOr<v1::Position>()>& seek);
 
   // After the last batch that Next handed out: to go on from after an error.
   v1::Position position() const;

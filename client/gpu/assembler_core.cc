@@ -31,8 +31,9 @@ AssemblerCore::AssemblerCore(std::shared_ptr<DeviceRuntime> runtime, BatchSource
 // The last of the assembler and its batches is gone.
 AssemblerCore::~AssemblerCore() {
   Close();
-  for (Slot& slot : slots_) {
-    if (slot.released.get() != nullptr) (void)runtime_->Wait(slot.released.get(), kDeviceDeadline);  // or it has failed
+  for (const Slot& slot : slots_) {
+    for (const OwnedEvent& event : slot.released)
+      (void)runtime_->Wait(event.get(), kDeviceDeadline);  // or it has failed
   }
   FreeSlots();
 }
@@ -49,9 +50,46 @@ absl::Status AssemblerCore::Open() {
                                                           .ring_buffer_bytes = std::max<uint64_t>(extent_bytes_, 1)});
   STOKER_ASSIGN_OR_RETURN(copy_queue_, OwnQueue(*runtime_));
   if (!expansion_.empty()) STOKER_RETURN_IF_ERROR(AllocateExpansion());
+  StartThreads();
+  return absl::OkStatus();
+}
+
+void AssemblerCore::StartThreads() {
   absl::MutexLock lock(&close_mu_);
   uploader_ = std::thread([this] { RunUploader(); });
   releaser_ = std::thread([this] { RunReleaser(); });
+}
+
+void AssemblerCore::StopThreads() {
+  {
+    absl::MutexLock lock(&mu_);
+    closing_ = true;
+  }
+  absl::MutexLock lock(&close_mu_);
+  if (uploader_.joinable()) uploader_.join();
+  if (releaser_.joinable()) releaser_.join();
+}
+
+absl::Status AssemblerCore::Restart(const std::function<absl::StatusOr<v1::Position>()>& seek) {
+  StopThreads();
+  std::deque<Item> forgotten;
+  {
+    absl::MutexLock lock(&mu_);
+    std::swap(forgotten, items_);
+    if (broken_) return absl::FailedPreconditionError(absl::StrCat("restart: ", failure_.message()));
+  }
+  const Queue last = expansion_.empty() ? copy_queue_.get() : expand_queue_.get();
+  for (const Item& item : forgotten) {
+    if (item.batch.has_value()) Return(item.batch->slot_, {last});
+  }
+  STOKER_ASSIGN_OR_RETURN(const v1::Position position, seek());
+  {
+    absl::MutexLock lock(&mu_);
+    position_ = position;
+    failure_ = broken_ ? failure_ : absl::OkStatus();
+    closing_ = uploads_over_ = false;
+  }
+  StartThreads();
   return absl::OkStatus();
 }
 
@@ -59,14 +97,16 @@ absl::Status AssemblerCore::Allocate() {
   const uint64_t limit = options_.device_bytes_limit != 0 ? options_.device_bytes_limit : runtime_->info().memory_bytes;
   const std::string needs =
       absl::StrCat("a batch of this stream needs up to ", FormatSize(slot_bytes_), " of device memory");
-  if (slot_bytes_ > limit) {
+  const auto min_depth = static_cast<uint64_t>(options_.min_depth);
+  const std::string at_least = min_depth == 1 ? needs : absl::StrCat(needs, ", and ", min_depth, " have to be there");
+  if (slot_bytes_ > limit / min_depth) {
     return absl::ResourceExhaustedError(
-        absl::StrCat(needs, ", and the limit is ", FormatSize(limit), ": choose smaller batches or a budget"));
+        absl::StrCat(at_least, ", and the limit is ", FormatSize(limit), ": choose smaller batches or a budget"));
   }
   const auto depth = std::min<uint64_t>(options_.depth, slot_bytes_ == 0 ? options_.depth : limit / slot_bytes_);
   absl::Status status;
   while (slots_.size() < depth && status.ok()) status = AllocateSlot();
-  if (slots_.empty()) return Annotate(status, needs);
+  if (slots_.size() < min_depth) return Annotate(status, at_least);
   if (!status.ok() && !absl::IsResourceExhausted(status)) return status;
   absl::MutexLock lock(&mu_);
   for (size_t i = 0; i < slots_.size(); ++i) free_.push_back(i);
@@ -84,7 +124,8 @@ absl::Status AssemblerCore::AllocateSlot() {
   const uint64_t bytes = std::max<uint64_t>(slot_bytes_, 1);
   STOKER_ASSIGN_OR_RETURN(slot.copied, OwnEvent(*runtime_));
   STOKER_ASSIGN_OR_RETURN(slot.ready, OwnEvent(*runtime_));
-  STOKER_ASSIGN_OR_RETURN(slot.released, OwnEvent(*runtime_));
+  slot.released.emplace_back();
+  STOKER_ASSIGN_OR_RETURN(slot.released[0], OwnEvent(*runtime_));
   if (options_.allocator.allocate != nullptr) {
     slot.memory = static_cast<uint8_t*>(options_.allocator.allocate(bytes));
     if (slot.memory == nullptr) {
@@ -125,14 +166,9 @@ void AssemblerCore::FreeSlots() {
 }
 
 void AssemblerCore::Close() {
-  {
-    absl::MutexLock lock(&mu_);
-    closing_ = true;
-  }
+  StopThreads();
   {
     absl::MutexLock lock(&close_mu_);
-    if (uploader_.joinable()) uploader_.join();
-    if (releaser_.joinable()) releaser_.join();
     copy_queue_.Reset();
     kept_.clear();
     expand_queue_.Reset();
@@ -156,13 +192,13 @@ void AssemblerCore::RunUploader() {
         batch.ok() ? Upload(slot, *std::move(*batch)) : absl::StatusOr<DeviceBatch>(batch.status());
     if (!uploaded.ok()) {
       Put({uploaded.status(), std::nullopt});
+      absl::MutexLock lock(&mu_);
+      broken_ = broken_ || batch.ok();
       break;
     }
-    {
-      absl::MutexLock lock(&mu_);
-      free_.pop_front();
-    }
-    Put({absl::OkStatus(), *std::move(uploaded)});
+    absl::MutexLock lock(&mu_);
+    free_.pop_front();
+    items_.push_back({absl::OkStatus(), *std::move(uploaded)});
   }
   absl::MutexLock lock(&mu_);
   uploads_over_ = true;
@@ -258,7 +294,7 @@ DeviceBatch AssemblerCore::Describe(size_t slot, const Batch& batch) {
 absl::Status AssemblerCore::EnqueueCopy(size_t slot, const Batch& batch, absl::Span<const uint8_t> bytes,
                                         bool* in_place) {
   const Queue queue = copy_queue_.get();
-  STOKER_RETURN_IF_ERROR(runtime_->QueueWait(queue, slots_[slot].released.get()));
+  for (const OwnedEvent& event : slots_[slot].released) STOKER_RETURN_IF_ERROR(runtime_->QueueWait(queue, event.get()));
   STOKER_ASSIGN_OR_RETURN(*in_place,
                           staging_->Upload(queue, *batch.data(), bytes, slots_[slot].memory, kDeviceDeadline));
   return runtime_->Record(slots_[slot].copied.get(), queue);
@@ -332,6 +368,7 @@ absl::Status AssemblerCore::WaitFor(const DeviceBatch& batch, absl::Duration tim
 void AssemblerCore::Fail(const absl::Status& status) {
   absl::MutexLock lock(&mu_);
   failure_.Update(status);
+  broken_ = true;
 }
 
 // ---- The consumer.
@@ -369,10 +406,28 @@ absl::StatusOr<std::optional<DeviceBatch>> AssemblerCore::Next(Queue consumer, a
   return std::optional<DeviceBatch>(std::move(batch));
 }
 
-void AssemblerCore::Return(size_t slot, Queue consumer) {
-  if (absl::Status status = runtime_->Record(slots_[slot].released.get(), consumer); !status.ok()) {
+absl::Status AssemblerCore::UseOn(const SlotUse& use, Queue queue) {
+  STOKER_RETURN_IF_ERROR(runtime_->QueueWait(queue, slots_[use.slot].ready.get()));
+  absl::MutexLock lock(&use.mu);
+  if (std::find(use.consumers.begin(), use.consumers.end(), queue) == use.consumers.end())
+    use.consumers.push_back(queue);
+  return absl::OkStatus();
+}
+
+absl::Status AssemblerCore::RecordReleased(Slot& slot, size_t number, Queue consumer) {
+  while (slot.released.size() <= number) {
+    STOKER_ASSIGN_OR_RETURN(OwnedEvent event, OwnEvent(*runtime_));
+    slot.released.push_back(std::move(event));
+  }
+  return runtime_->Record(slot.released[number].get(), consumer);
+}
+
+void AssemblerCore::Return(size_t slot, absl::Span<const Queue> consumers) {
+  for (size_t i = 0; i < consumers.size(); ++i) {
+    absl::Status status = RecordReleased(slots_[slot], i, consumers[i]);
+    if (status.ok()) continue;
     // Without an event, there is only waiting: the memory must not change before the consumer is done.
-    status.Update(runtime_->Drain(consumer));
+    status.Update(runtime_->Drain(consumers[i]));
     Fail(Annotate(status, "a batch that was given back"));
   }
   absl::MutexLock lock(&mu_);
@@ -387,6 +442,9 @@ v1::Position AssemblerCore::position() const {
 AssemblerReport AssemblerCore::report() const {
   absl::MutexLock lock(&mu_);
   AssemblerReport report = report_;
+  const auto waiting =
+      std::count_if(items_.begin(), items_.end(), [](const Item& item) { return item.batch.has_value(); });
+  report.held = report.depth - static_cast<int>(free_.size()) - static_cast<int>(waiting);
   if (!staging_notice_.empty()) absl::StrAppend(&report.notice, report.notice.empty() ? "" : "; ", staging_notice_);
   return report;
 }

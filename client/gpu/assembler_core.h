@@ -5,7 +5,7 @@
 // copies that read leased memory and lets the batches go. Next hands out what the uploader has queued, and a
 // DeviceBatch that ends gives its slot back.
 //
-// Of a slot, on the device: `released` (the last consumer is done) -> copy -> `copied` (the lease may go).
+// Of a slot, on the device: `released` (its consumers are done) -> copy -> `copied` (the lease may go).
 #pragma once
 
 #include <deque>
@@ -28,7 +28,9 @@ class AssemblerCore final : public std::enable_shared_from_this<AssemblerCore> {
 
   absl::Status Open();
   absl::StatusOr<std::optional<DeviceBatch>> Next(Queue consumer, absl::Duration timeout);
-  void Return(size_t slot, Queue consumer);
+  absl::Status Restart(const std::function<absl::StatusOr<v1::Position>()>& seek);
+  absl::Status UseOn(const SlotUse& use, Queue queue);
+  void Return(size_t slot, absl::Span<const Queue> consumers);
   absl::Status WaitFor(const DeviceBatch& batch, absl::Duration timeout) const;
   v1::Position position() const;
   AssemblerReport report() const;
@@ -40,7 +42,7 @@ class AssemblerCore final : public std::enable_shared_from_this<AssemblerCore> {
     DeviceMemory own;  // unless it is the caller's
     OwnedEvent copied;
     OwnedEvent ready;
-    OwnedEvent released;
+    std::vector<OwnedEvent> released;  // one for each queue that its batch is used on
   };
   // What Next hands out: a batch, the end of an epoch, or the error after which nothing comes.
   struct Item {
@@ -60,6 +62,9 @@ class AssemblerCore final : public std::enable_shared_from_this<AssemblerCore> {
   absl::Status AllocateExpansion();
   void FreeSlots();
 
+  void StartThreads();
+  void StopThreads();
+
   void RunUploader();
   bool AwaitFreeSlot(size_t* slot);
   absl::StatusOr<std::optional<Batch>> NextOfSource();
@@ -74,6 +79,7 @@ class AssemblerCore final : public std::enable_shared_from_this<AssemblerCore> {
 
   void RunReleaser();
   absl::Status Look(Pending& pending);
+  absl::Status RecordReleased(Slot& slot, size_t number, Queue consumer);
   void Fail(const absl::Status& status);
 
   bool CanUpload() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
@@ -106,7 +112,8 @@ class AssemblerCore final : public std::enable_shared_from_this<AssemblerCore> {
   mutable absl::Mutex mu_;
   bool closing_ ABSL_GUARDED_BY(mu_) = false;
   bool uploads_over_ ABSL_GUARDED_BY(mu_) = false;  // nothing is added to pending_ any more
-  absl::Status failure_ ABSL_GUARDED_BY(mu_);       // of the device, or the error that Next gave: for ever
+  absl::Status failure_ ABSL_GUARDED_BY(mu_);       // of the device, or the error that Next gave
+  bool broken_ ABSL_GUARDED_BY(mu_) = false;        // by the device, or by what was lost while it was copied
   std::deque<size_t> free_ ABSL_GUARDED_BY(mu_);
   std::deque<Item> items_ ABSL_GUARDED_BY(mu_);
   std::deque<Pending> pending_ ABSL_GUARDED_BY(mu_);
@@ -124,12 +131,13 @@ class AssemblerCore final : public std::enable_shared_from_this<AssemblerCore> {
 struct SlotUse {
   std::shared_ptr<AssemblerCore> core;
   size_t slot;
-  Queue consumer;
-  SlotUse(std::shared_ptr<AssemblerCore> its_core, size_t its_slot, Queue its_consumer)
-      : core(std::move(its_core)), slot(its_slot), consumer(its_consumer) {}
+  mutable absl::Mutex mu;
+  mutable std::vector<Queue> consumers ABSL_GUARDED_BY(mu);
+  SlotUse(std::shared_ptr<AssemblerCore> its_core, size_t its_slot, Queue consumer)
+      : core(std::move(its_core)), slot(its_slot), consumers({consumer}) {}
   SlotUse(const SlotUse&) = delete;
   SlotUse& operator=(const SlotUse&) = delete;
-  ~SlotUse() { core->Return(slot, consumer); }
+  ~SlotUse() { core->Return(slot, consumers); }
 };
 
 }  // namespace stoker::gpu

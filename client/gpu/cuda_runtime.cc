@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/gpu/cuda_runtime.h"
 
+#include <cuda.h>  // types only; the driver's library is opened by the CUDA runtime
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -22,13 +23,21 @@ absl::StatusCode CodeOf(cudaError_t error) {
     case cudaErrorInvalidValue:
     case cudaErrorHostMemoryAlreadyRegistered:
     case cudaErrorHostMemoryNotRegistered:
+    case cudaErrorInvalidResourceHandle:  // a stream of another device, say
       return absl::StatusCode::kInvalidArgument;
     case cudaErrorNotSupported:
     case cudaErrorDeviceUninitialized:
+    case cudaErrorStreamCaptureUnsupported:
+    case cudaErrorStreamCaptureIsolation:
       return absl::StatusCode::kFailedPrecondition;
     case cudaErrorNoDevice:
     case cudaErrorInvalidDevice:
     case cudaErrorInsufficientDriver:
+    case cudaErrorInitializationError:
+    case cudaErrorStubLibrary:
+    case cudaErrorCompatNotSupportedOnDevice:
+    case cudaErrorUnsupportedPtxVersion:
+    case cudaErrorInvalidDeviceFunction:
     case cudaErrorDevicesUnavailable:
     case cudaErrorSystemDriverMismatch:
     case cudaErrorNoKernelImageForDevice:
@@ -50,64 +59,128 @@ absl::Status ToStatus(cudaError_t error, absl::string_view call, uint64_t bytes 
 cudaStream_t StreamOf(Queue queue) { return reinterpret_cast<cudaStream_t>(queue); }
 cudaEvent_t EventOf(Event event) { return reinterpret_cast<cudaEvent_t>(event); }
 
+// What the CUDA runtime cannot do: make a device current for one call, and leave the caller's thread as it was.
+// cudaSetDevice stays, and back to a device that the process does not use it would make a context there.
+struct Driver {
+  CUresult (*push)(CUcontext) = nullptr;
+  CUresult (*pop)(CUcontext*) = nullptr;
+  CUresult (*get)(CUdevice*, int) = nullptr;
+  CUresult (*retain)(CUcontext*, CUdevice) = nullptr;
+};
+
+// The driver's errors have the runtime's numbers.
+absl::Status ToStatus(CUresult error, absl::string_view call) {
+  return ToStatus(static_cast<cudaError_t>(error), call);
+}
+
+template <typename Function>
+absl::Status Find(const char* name, Function* function) {
+  cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
+  void* address = nullptr;
+  STOKER_RETURN_IF_ERROR(
+      ToStatus(cudaGetDriverEntryPointByVersion(name, &address, 12000, cudaEnableDefault, &found), name));
+  if (found != cudaDriverEntryPointSuccess) return absl::UnavailableError(absl::StrCat("the driver has no ", name));
+  *function = reinterpret_cast<Function>(address);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Driver> FindDriver() {
+  Driver driver;
+  STOKER_RETURN_IF_ERROR(Find("cuCtxPushCurrent", &driver.push));
+  STOKER_RETURN_IF_ERROR(Find("cuCtxPopCurrent", &driver.pop));
+  STOKER_RETURN_IF_ERROR(Find("cuDeviceGet", &driver.get));
+  STOKER_RETURN_IF_ERROR(Find("cuDevicePrimaryCtxRetain", &driver.retain));
+  return driver;
+}
+
+// While it lives, the calling thread's calls are for the device. They also are no part of a graph that is captured
+// meanwhile, by PyTorch say: a capture forbids most calls to all threads that do not say so, and would fail by them.
+class OnDevice {
+ public:
+  OnDevice(const Driver& driver, CUcontext context)
+      : driver_(driver), status_(ToStatus(driver.push(context), "cuCtxPushCurrent")) {
+    if (status_.ok()) (void)cudaThreadExchangeStreamCaptureMode(&capture_mode_);
+  }
+  ~OnDevice() {
+    if (!status_.ok()) return;
+    (void)cudaThreadExchangeStreamCaptureMode(&capture_mode_);
+    CUcontext ours;
+    (void)driver_.pop(&ours);
+  }
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+
+  const absl::Status& status() const { return status_; }
+
+ private:
+  const Driver& driver_;
+  const absl::Status status_;
+  cudaStreamCaptureMode capture_mode_ = cudaStreamCaptureModeRelaxed;  // then what the thread had
+};
+
 class CudaRuntime final : public DeviceRuntime {
  public:
-  CudaRuntime(int device, DeviceInfo info, int max_shared_bytes)
-      : device_(device), max_shared_bytes_(static_cast<uint32_t>(max_shared_bytes)), info_(std::move(info)) {}
+  CudaRuntime(const Driver& driver, CUcontext context, DeviceInfo info, int max_shared_bytes)
+      : driver_(driver),
+        context_(context),
+        max_shared_bytes_(static_cast<uint32_t>(max_shared_bytes)),
+        info_(std::move(info)) {}
 
   const DeviceInfo& info() const override { return info_; }
 
   absl::StatusOr<void*> Allocate(uint64_t bytes) override {
-    STOKER_RETURN_IF_ERROR(Use());
     void* device = nullptr;
-    STOKER_RETURN_IF_ERROR(ToStatus(cudaMalloc(&device, std::max<uint64_t>(bytes, 1)), "cudaMalloc", bytes));
+    STOKER_RETURN_IF_ERROR(Do("cudaMalloc", bytes, [&] { return cudaMalloc(&device, std::max<uint64_t>(bytes, 1)); }));
     return device;
   }
-  void Free(void* device) override { Ignore(cudaFree(device)); }
+  void Free(void* device) override {
+    Try([=] { return cudaFree(device); });
+  }
 
   absl::StatusOr<void*> AllocateHost(uint64_t bytes) override {
-    STOKER_RETURN_IF_ERROR(Use());
     void* host = nullptr;
-    STOKER_RETURN_IF_ERROR(
-        ToStatus(cudaHostAlloc(&host, std::max<uint64_t>(bytes, 1), cudaHostAllocPortable), "cudaHostAlloc", bytes));
+    STOKER_RETURN_IF_ERROR(Do("cudaHostAlloc", bytes, [&] {
+      return cudaHostAlloc(&host, std::max<uint64_t>(bytes, 1), cudaHostAllocPortable);
+    }));
     return host;
   }
-  void FreeHost(void* host) override { Ignore(cudaFreeHost(host)); }
+  void FreeHost(void* host) override {
+    Try([=] { return cudaFreeHost(host); });
+  }
 
   // The memory may be mapped read-only, so the flag for that is not left out where the device knows it.
   absl::Status RegisterHost(absl::Span<const uint8_t> memory) override {
-    STOKER_RETURN_IF_ERROR(Use());
     const unsigned flags = cudaHostRegisterPortable | (info_.can_register ? cudaHostRegisterReadOnly : 0);
-    return ToStatus(cudaHostRegister(const_cast<uint8_t*>(memory.data()), memory.size(), flags), "cudaHostRegister",
-                    memory.size());
+    return Do("cudaHostRegister", memory.size(),
+              [&] { return cudaHostRegister(const_cast<uint8_t*>(memory.data()), memory.size(), flags); });
   }
-  void UnregisterHost(const void* memory) override { Ignore(cudaHostUnregister(const_cast<void*>(memory))); }
+  void UnregisterHost(const void* memory) override {
+    Try([=] { return cudaHostUnregister(const_cast<void*>(memory)); });
+  }
 
   absl::StatusOr<Queue> CreateQueue() override {
-    STOKER_RETURN_IF_ERROR(Use());
     cudaStream_t stream = nullptr;
     STOKER_RETURN_IF_ERROR(
-        ToStatus(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags"));
+        Do("cudaStreamCreateWithFlags", 0, [&] { return cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking); }));
     return reinterpret_cast<Queue>(stream);
   }
   void DestroyQueue(Queue queue) override {
-    Ignore(cudaStreamSynchronize(StreamOf(queue)));
-    Ignore(cudaStreamDestroy(StreamOf(queue)));
+    Try([=] { return cudaStreamSynchronize(StreamOf(queue)); });
+    Try([=] { return cudaStreamDestroy(StreamOf(queue)); });
   }
   absl::Status Drain(Queue queue) override {
-    STOKER_RETURN_IF_ERROR(Use());
-    return ToStatus(cudaStreamSynchronize(StreamOf(queue)), "cudaStreamSynchronize");
+    return Do("cudaStreamSynchronize", 0, [=] { return cudaStreamSynchronize(StreamOf(queue)); });
   }
 
   absl::Status CopyToDevice(Queue queue, void* to, const void* from, uint64_t bytes) override {
     STOKER_RETURN_IF_ERROR(CheckPinned(from, bytes));
-    return ToStatus(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, StreamOf(queue)),
-                    "cudaMemcpyAsync to the device", bytes);
+    return Do("cudaMemcpyAsync to the device", bytes,
+              [=] { return cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, StreamOf(queue)); });
   }
   absl::Status CopyToHost(Queue queue, void* to, const void* from, uint64_t bytes) override {
     STOKER_RETURN_IF_ERROR(CheckPinned(to, bytes));
-    return ToStatus(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, StreamOf(queue)),
-                    "cudaMemcpyAsync to the host", bytes);
+    return Do("cudaMemcpyAsync to the host", bytes,
+              [=] { return cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, StreamOf(queue)); });
   }
 
   absl::Status Launch(Queue queue, const Program& program) override {
@@ -117,36 +190,36 @@ class CudaRuntime final : public DeviceRuntime {
       shared_bytes = std::max(shared_bytes, program.calls[c].shared_bytes);
     }
     if (blocks == 0) return absl::OkStatus();
-    STOKER_RETURN_IF_ERROR(Use());
     if (shared_bytes > max_shared_bytes_) {
       return absl::FailedPreconditionError(
           absl::StrCat("launch: ", info_.name, " gives a block ", FormatSize(max_shared_bytes_),
                        " of shared memory, and ", FormatSize(shared_bytes), " are needed: choose smaller images"));
     }
-    return ToStatus(LaunchProgram(program, blocks, shared_bytes, StreamOf(queue)), "launch");
+    return Do("launch", 0, [&] { return LaunchProgram(program, blocks, shared_bytes, StreamOf(queue)); });
   }
 
   absl::StatusOr<Event> CreateEvent() override {
-    STOKER_RETURN_IF_ERROR(Use());
     cudaEvent_t event = nullptr;
     STOKER_RETURN_IF_ERROR(
-        ToStatus(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreateWithFlags"));
+        Do("cudaEventCreateWithFlags", 0, [&] { return cudaEventCreateWithFlags(&event, cudaEventDisableTiming); }));
     return reinterpret_cast<Event>(event);
   }
-  void DestroyEvent(Event event) override { Ignore(cudaEventDestroy(EventOf(event))); }
+  void DestroyEvent(Event event) override {
+    Try([=] { return cudaEventDestroy(EventOf(event)); });
+  }
   absl::Status Record(Event event, Queue queue) override {
-    STOKER_RETURN_IF_ERROR(Use());
-    return ToStatus(cudaEventRecord(EventOf(event), StreamOf(queue)), "cudaEventRecord");
+    return Do("cudaEventRecord", 0, [=] { return cudaEventRecord(EventOf(event), StreamOf(queue)); });
   }
   absl::StatusOr<bool> Query(Event event) override {
-    STOKER_RETURN_IF_ERROR(Use());
-    const cudaError_t error = cudaEventQuery(EventOf(event));
-    if (error == cudaErrorNotReady) {
+    bool come = true;
+    STOKER_RETURN_IF_ERROR(Do("cudaEventQuery", 0, [&] {
+      const cudaError_t error = cudaEventQuery(EventOf(event));
+      if (error != cudaErrorNotReady) return error;
       (void)cudaGetLastError();
-      return false;
-    }
-    STOKER_RETURN_IF_ERROR(ToStatus(error, "cudaEventQuery"));
-    return true;
+      come = false;
+      return cudaSuccess;
+    }));
+    return come;
   }
   // CUDA has no wait with a deadline. Asked often at first, then rarely: a copy of some megabytes is over in 100 us.
   absl::Status Wait(Event event, absl::Duration timeout) override {
@@ -161,14 +234,12 @@ class CudaRuntime final : public DeviceRuntime {
     }
   }
   absl::Status QueueWait(Queue queue, Event event) override {
-    STOKER_RETURN_IF_ERROR(Use());
-    return ToStatus(cudaStreamWaitEvent(StreamOf(queue), EventOf(event), 0), "cudaStreamWaitEvent");
+    return Do("cudaStreamWaitEvent", 0, [=] { return cudaStreamWaitEvent(StreamOf(queue), EventOf(event), 0); });
   }
 
   absl::StatusOr<ExportedMemory> Export(void* device, uint64_t bytes) override {
-    STOKER_RETURN_IF_ERROR(Use());
     cudaIpcMemHandle_t handle;
-    STOKER_RETURN_IF_ERROR(ToStatus(cudaIpcGetMemHandle(&handle, device), "cudaIpcGetMemHandle", bytes));
+    STOKER_RETURN_IF_ERROR(Do("cudaIpcGetMemHandle", bytes, [&] { return cudaIpcGetMemHandle(&handle, device); }));
     ExportedMemory exported = {};
     static_assert(sizeof(handle) == sizeof(exported.handle));
     std::memcpy(exported.handle, &handle, sizeof(handle));
@@ -176,26 +247,36 @@ class CudaRuntime final : public DeviceRuntime {
     return exported;
   }
   absl::StatusOr<void*> Import(const ExportedMemory& memory) override {
-    STOKER_RETURN_IF_ERROR(Use());
     cudaIpcMemHandle_t handle;
     std::memcpy(&handle, memory.handle, sizeof(handle));
     void* device = nullptr;
-    STOKER_RETURN_IF_ERROR(ToStatus(cudaIpcOpenMemHandle(&device, handle, cudaIpcMemLazyEnablePeerAccess),
-                                    "cudaIpcOpenMemHandle", memory.bytes));
+    STOKER_RETURN_IF_ERROR(Do("cudaIpcOpenMemHandle", memory.bytes,
+                              [&] { return cudaIpcOpenMemHandle(&device, handle, cudaIpcMemLazyEnablePeerAccess); }));
     return device;
   }
-  void CloseImport(void* device) override { Ignore(cudaIpcCloseMemHandle(device)); }
+  void CloseImport(void* device) override {
+    Try([=] { return cudaIpcCloseMemHandle(device); });
+  }
 
  private:
-  // The current device is the calling thread's.
-  absl::Status Use() const { return ToStatus(cudaSetDevice(device_), "cudaSetDevice"); }
+  template <typename Call>
+  absl::Status Do(absl::string_view name, uint64_t bytes, Call call) const {
+    const OnDevice current(driver_, context_);
+    STOKER_RETURN_IF_ERROR(current.status());
+    return ToStatus(call(), name, bytes);
+  }
+  // Of a call that gives something back: there is nothing to do about it, and at the end of a process CUDA may be gone.
+  template <typename Call>
+  void Try(Call call) const {
+    (void)Do("", 0, call);
+  }
 
   // From other memory CUDA would copy too, but wait for it, and read it at another time than the contract says.
   absl::Status CheckPinned(const void* host, uint64_t bytes) const {
-    STOKER_RETURN_IF_ERROR(Use());
     for (const void* at : {host, static_cast<const void*>(static_cast<const uint8_t*>(host) + bytes - 1)}) {
       cudaPointerAttributes attributes = {};
-      STOKER_RETURN_IF_ERROR(ToStatus(cudaPointerGetAttributes(&attributes, at), "cudaPointerGetAttributes", bytes));
+      STOKER_RETURN_IF_ERROR(
+          Do("cudaPointerGetAttributes", bytes, [&] { return cudaPointerGetAttributes(&attributes, at); }));
       if (attributes.type != cudaMemoryTypeHost) {
         return absl::InvalidArgumentError(
             absl::StrCat("copy of ", FormatSize(bytes), ": host memory is neither pinned nor registered"));
@@ -204,15 +285,49 @@ class CudaRuntime final : public DeviceRuntime {
     return absl::OkStatus();
   }
 
-  // Of a call that gives something back: there is nothing to do about it, and at the end of a process CUDA may be gone.
-  static void Ignore(cudaError_t error) {
-    if (error != cudaSuccess) (void)cudaGetLastError();
-  }
-
-  const int device_;
+  const Driver driver_;
+  const CUcontext context_;
   const uint32_t max_shared_bytes_;
   const DeviceInfo info_;
 };
+
+absl::StatusOr<int> Attribute(cudaDeviceAttr attribute, int device) {
+  int value = 0;
+  STOKER_RETURN_IF_ERROR(ToStatus(cudaDeviceGetAttribute(&value, attribute, device), "cudaDeviceGetAttribute"));
+  return value;
+}
+
+// Whether segments, which are mapped read-only, can be registered so that copies read them by DMA. A device that reads
+// the host's page tables only populates what is registered, and does not count it as pinned.
+absl::StatusOr<bool> CanRegister(int device) {
+  STOKER_ASSIGN_OR_RETURN(const int registers, Attribute(cudaDevAttrHostRegisterSupported, device));
+  STOKER_ASSIGN_OR_RETURN(const int read_only, Attribute(cudaDevAttrHostRegisterReadOnlySupported, device));
+  STOKER_ASSIGN_OR_RETURN(const int populates, Attribute(cudaDevAttrPageableMemoryAccessUsesHostPageTables, device));
+  return registers != 0 && read_only != 0 && populates == 0;
+}
+
+absl::StatusOr<std::unique_ptr<DeviceRuntime>> Open(int device) {
+  STOKER_ASSIGN_OR_RETURN(const Driver driver, FindDriver());
+  CUdevice handle;
+  CUcontext context = nullptr;
+  STOKER_RETURN_IF_ERROR(ToStatus(driver.get(&handle, device), "cuDeviceGet"));
+  // Kept until the process ends, as the CUDA runtime keeps it: other libraries use the same.
+  STOKER_RETURN_IF_ERROR(ToStatus(driver.retain(&context, handle), "cuDevicePrimaryCtxRetain"));
+  const OnDevice current(driver, context);
+  STOKER_RETURN_IF_ERROR(current.status());
+  cudaDeviceProp properties = {};
+  STOKER_RETURN_IF_ERROR(ToStatus(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties"));
+  STOKER_ASSIGN_OR_RETURN(const bool can_register, CanRegister(device));
+  STOKER_ASSIGN_OR_RETURN(const int max_shared_bytes, Attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  // A device that none of the kernels' builds runs on shows here, not at the first batch.
+  STOKER_RETURN_IF_ERROR(ToStatus(PrepareLaunch(max_shared_bytes), "cudaFuncSetAttribute"));
+  return std::make_unique<CudaRuntime>(driver, context,
+                                       DeviceInfo{.name = properties.name,
+                                                  .memory_bytes = properties.totalGlobalMem,
+                                                  .on_device = true,
+                                                  .can_register = can_register},
+                                       max_shared_bytes);
+}
 
 }  // namespace
 
@@ -223,25 +338,9 @@ absl::StatusOr<std::unique_ptr<DeviceRuntime>> OpenCudaRuntime(int device) {
   if (device < 0 || device >= devices) {
     return absl::UnavailableError(absl::StrCat("CUDA device ", device, ": there are ", devices));
   }
-  const std::string what = absl::StrCat("CUDA device ", device);
-  STOKER_RETURN_IF_ERROR(Annotate(ToStatus(cudaSetDevice(device), "cudaSetDevice"), what));
-  cudaDeviceProp properties = {};
-  STOKER_RETURN_IF_ERROR(
-      Annotate(ToStatus(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties"), what));
-  int read_only = 0, max_shared_bytes = 0;
-  STOKER_RETURN_IF_ERROR(ToStatus(cudaDeviceGetAttribute(&read_only, cudaDevAttrHostRegisterReadOnlySupported, device),
-                                  "cudaDeviceGetAttribute"));
-  STOKER_RETURN_IF_ERROR(
-      ToStatus(cudaDeviceGetAttribute(&max_shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
-               "cudaDeviceGetAttribute"));
-  // A device that none of the kernels' builds runs on shows here, not at the first batch.
-  STOKER_RETURN_IF_ERROR(Annotate(ToStatus(PrepareLaunch(max_shared_bytes), "cudaFuncSetAttribute"), what));
-  return std::make_unique<CudaRuntime>(device,
-                                       DeviceInfo{.name = properties.name,
-                                                  .memory_bytes = properties.totalGlobalMem,
-                                                  .on_device = true,
-                                                  .can_register = read_only != 0},
-                                       max_shared_bytes);
+  absl::StatusOr<std::unique_ptr<DeviceRuntime>> runtime = Open(device);
+  if (!runtime.ok()) return Annotate(runtime.status(), absl::StrCat("CUDA device ", device));
+  return runtime;
 }
 
 }  // namespace stoker::gpu

@@ -224,7 +224,14 @@ absl::Status HostRuntime::Copy(absl::string_view call, Queue queue, void* to, co
   if (!IsPinned(host, bytes)) {
     return Failure(absl::StatusCode::kInvalidArgument, call, bytes, "host memory is neither pinned nor registered");
   }
-  reinterpret_cast<HostQueue*>(queue)->Put([to, from, bytes] { std::memcpy(to, from, bytes); }, false);
+  const absl::Duration duration = faults_.bus_bytes_per_second == 0
+                                      ? absl::ZeroDuration()
+                                      : absl::Seconds(static_cast<double>(bytes) / faults_.bus_bytes_per_second);
+  const auto copy = [to, from, bytes, duration] {
+    std::memcpy(to, from, bytes);
+    absl::SleepFor(duration);
+  };
+  reinterpret_cast<HostQueue*>(queue)->Put(copy, false);
   return absl::OkStatus();
 }
 

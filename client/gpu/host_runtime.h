@@ -29,6 +29,8 @@ struct HostFaults {
   uint64_t seed = 0;
   // Before about half of all operations a queue waits up to this long, so that queues overtake each other.
   absl::Duration max_delay = absl::ZeroDuration();
+  // Copies take this long, without a processor, as over a bus; 0: as long as memcpy does.
+  uint64_t bus_bytes_per_second = 0;
   uint64_t memory_bytes = uint64_t{1} << 40;  // of the device
   // The call of this number, from 0, of those that return a status, fails and does nothing.
   int64_t fail_call = kNever;

@@ -24,7 +24,8 @@ const v1::SessionReply::Opened& Loader::info() const { return impl_->info(); }
 uint64_t Loader::steps_per_epoch() const { return impl_->steps_per_epoch(); }
 v1::Position Loader::position() const { return impl_->position(); }
 absl::Status Loader::SetEpoch(uint64_t epoch) { return impl_->SetEpoch(epoch); }
-std::string Loader::SaveState() const { return impl_->SaveState(); }
+std::string Loader::SaveState() const { return impl_->SaveState(impl_->position()); }
+std::string Loader::SaveState(const v1::Position& at) const { return impl_->SaveState(at); }
 absl::Status Loader::LoadState(absl::string_view json) { return impl_->LoadState(json); }
 std::string Loader::transport() const { return impl_->transport(); }
 std::string Loader::notice() const { return impl_->notice(); }

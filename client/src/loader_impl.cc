@@ -249,7 +249,7 @@ LoaderState LoaderImpl::StateAt(const v1::Position& position) const {
           NormalPlan(options_.plan), position,      BudgetText(options_.plan)};
 }
 
-std::string LoaderImpl::SaveState() const { return FormatState(StateAt(position())); }
+std::string LoaderImpl::SaveState(const v1::Position& at) const { return FormatState(StateAt(at)); }
 
 absl::Status LoaderImpl::LoadState(absl::string_view json) {
   STOKER_ASSIGN_OR_RETURN(const LoaderState state, ParseState(json));

@@ -30,7 +30,7 @@ class LoaderImpl {
   v1::Position position() const;
   uint64_t steps_per_epoch() const;
   absl::Status SetEpoch(uint64_t epoch);
-  std::string SaveState() const;
+  std::string SaveState(const v1::Position& at) const;
   absl::Status LoadState(absl::string_view json);
   std::string transport() const;
   std::string notice() const;

@@ -16,9 +16,7 @@
 
 #include "client/gpu/assembler.h"
 #include "client/gpu/cuda_runtime.h"
-#include "client/src/batch_data.h"
-#include "shared/segment/header.h"
-#include "shared/tensor/layout.h"
+#include "tests/bench/endless_source.h"
 #include "tests/unit/gpu/crystals.h"
 
 namespace stoker::gpu {
@@ -45,6 +43,7 @@ void Must(cudaError_t error) {
 class Bench {
  public:
   explicit Bench(int device) : runtime_(Must(OpenCudaRuntime(device))), queue_(Must(OwnQueue(*runtime_))) {
+    Must(cudaSetDevice(device));
     Must(cudaEventCreate(&begin_));
     Must(cudaEventCreate(&end_));
     std::printf("{\"device\": \"%s\", \"registers read-only memory\": %s}\n", runtime_->info().name.c_str(),
@@ -152,21 +151,9 @@ class Bench {
 
   // `batches` batches of an endless source through an assembler, in the time of the consumer's stream.
   double UploadSeconds(uint64_t bytes, StagingMode mode, int batches) {
-    const tensor::Layout layout = Must(tensor::Layout::Create({{"x", v1::DTYPE_U8, {static_cast<int64_t>(bytes)}}}));
-    const std::shared_ptr<uint8_t> extent(static_cast<uint8_t*>(::aligned_alloc(4096, layout.extent_bytes())), &::free);
-    std::fill_n(extent.get(), layout.extent_bytes(), uint8_t{1});
-    reinterpret_cast<segment::ExtentHeader*>(extent.get())->magic = segment::kExtentMagic;
-    segment::WriteSequence(extent.get(), 1);
-    v1::BatchDescriptor descriptor;
-    descriptor.set_sequence(1);
-    layout.Describe(&descriptor);
-    auto data = std::make_shared<client::BatchData>(descriptor, extent.get(), extent, false);
-    data->SetMapping({extent.get(), layout.extent_bytes()});
-    BatchSource source;
-    source.info.set_batch_bytes(layout.extent_bytes());
-    source.next = [data](absl::Duration) { return std::optional<Batch>(Batch(data)); };
+    BatchSource source = Must(EndlessSource(bytes));
     AssemblerOptions options{.depth = 3, .staging = mode, .register_budget_bytes = uint64_t{1} << 32};
-    const auto assembler = Must(Assembler::Open(runtime_, source, options));
+    const auto assembler = Must(Assembler::Open(runtime_, std::move(source), options));
     return Seconds([&] {
       for (int i = 0; i < batches; ++i) Must(assembler->Next(queue_.get()).status());
     });

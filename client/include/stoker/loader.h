@@ -98,6 +98,7 @@ class Loader {
   // `json` is no such state, FailedPrecondition naming what differs when it is of another data set, recipe or order.
   // Another world size is accepted if batch size times world is the same.
   std::string SaveState() const;
+  std::string SaveState(const v1::Position& at) const;  // of who reads ahead, as gpu::Assembler does
   absl::Status LoadState(absl::string_view json);
 
   std::string transport() const;  // "shm" or "inline"; "none" before the first batch arrived

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Arrays over a batch's memory: read-only, each keeping the Batch object and so the lease.
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 
 #include "client/python/src/batch.h"
@@ -8,7 +7,6 @@
 #include "shared/tensor/dtype.h"
 
 namespace stoker::python {
-namespace {
 
 nb::dlpack::dtype TypeOf(v1::DType dtype) {
   const auto code = [dtype] {
@@ -27,6 +25,8 @@ nb::dlpack::dtype TypeOf(v1::DType dtype) {
   }();
   return {static_cast<uint8_t>(code), static_cast<uint8_t>(8 * tensor::DTypeSize(dtype)), 1};
 }
+
+namespace {
 
 template <typename Framework>
 nb::ndarray<nb::ro, Framework> View(nb::handle self, const RawTensor& tensor, nb::dlpack::dtype dtype) {

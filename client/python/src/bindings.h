@@ -7,6 +7,7 @@
 #include <nanobind/nanobind.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <exception>
 #include <functional>
@@ -130,8 +131,43 @@ T Interruptible(std::function<T()> work, const std::function<void()>& cancel = n
   }
 }
 
+// The result of `wait`, which is called on this thread without the GIL and gives DeadlineExceeded when the slice of
+// time that it is given is over; between slices signals are answered. Ends after `timeout` seconds; 0: never.
+template <typename T>
+absl::StatusOr<T> InSlices(double timeout, const std::function<absl::StatusOr<T>(absl::Duration)>& wait) {
+  const absl::Time deadline = timeout > 0 ? absl::Now() + absl::Seconds(timeout) : absl::InfiniteFuture();
+  while (true) {
+    absl::StatusOr<T> result;
+    {
+      const InFlight call;  // until the GIL is held again
+      const nb::gil_scoped_release release;
+      result = wait(timeout > 0 ? std::min(kSlice, deadline - absl::Now()) : kSlice);
+    }
+    if (!absl::IsDeadlineExceeded(result.status()) || absl::Now() >= deadline) return result;
+    if (ending) throw StatusError(Ending());
+    if (PyErr_CheckSignals() != 0) throw nb::python_error();
+  }
+}
+
+// Python threads that share a loader: one is served, the others are told.
+class Busy {
+ public:
+  explicit Busy(std::shared_ptr<std::atomic_flag> flag) : flag_(std::move(flag)) {
+    if (!flag_->test_and_set()) return;
+    throw StatusError(absl::FailedPreconditionError(
+        "loader: another thread is waiting in it; give each thread a loader of its own: they share the batches"));
+  }
+  ~Busy() { flag_->clear(); }
+  Busy(const Busy&) = delete;
+  Busy& operator=(const Busy&) = delete;
+
+ private:
+  std::shared_ptr<std::atomic_flag> flag_;
+};
+
 void BindBatch(nb::module_& module);
 void BindClient(nb::module_& module);
+void BindDevice(nb::module_& module);
 void BindEmbedded(nb::module_& module);
 void BindLoader(nb::module_& module);
 

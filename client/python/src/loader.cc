@@ -4,29 +4,9 @@
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 
-#include <algorithm>
-
 #include "client/python/src/batch.h"
 
 namespace stoker::python {
-namespace {
-
-class Busy {
- public:
-  explicit Busy(std::shared_ptr<std::atomic_flag> flag) : flag_(std::move(flag)) {
-    if (!flag_->test_and_set()) return;
-    throw StatusError(absl::FailedPreconditionError(
-        "loader: another thread is waiting in it; give each thread a loader of its own: they share the batches"));
-  }
-  ~Busy() { flag_->clear(); }
-  Busy(const Busy&) = delete;
-  Busy& operator=(const Busy&) = delete;
-
- private:
-  std::shared_ptr<std::atomic_flag> flag_;
-};
-
-}  // namespace
 
 PyLoader::~PyLoader() {
   if (loader_.Here()) Close();
@@ -35,19 +15,9 @@ PyLoader::~PyLoader() {
 nb::object PyLoader::Next(double timeout) {
   Loader& loader = get();
   const Busy busy(busy_);
-  const absl::Time deadline = timeout > 0 ? absl::Now() + absl::Seconds(timeout) : absl::InfiniteFuture();
-  while (true) {
-    absl::StatusOr<std::optional<stoker::Batch>> next;
-    {
-      const InFlight call;  // until the GIL is held again
-      const nb::gil_scoped_release release;
-      next = loader.Next(timeout > 0 ? std::min(kSlice, deadline - absl::Now()) : kSlice);
-    }
-    if (next.ok()) return next->has_value() ? nb::cast(PyBatch(**std::move(next))) : nb::none();
-    if (!absl::IsDeadlineExceeded(next.status()) || absl::Now() >= deadline) throw StatusError(next.status());
-    if (ending) throw StatusError(Ending());
-    if (PyErr_CheckSignals() != 0) throw nb::python_error();
-  }
+  std::optional<stoker::Batch> next = Value(
+      InSlices<std::optional<stoker::Batch>>(timeout, [&loader](absl::Duration slice) { return loader.Next(slice); }));
+  return next.has_value() ? nb::cast(PyBatch(*std::move(next))) : nb::none();
 }
 
 // Under a budget the daemon is asked. An interrupted move goes on, and the loader is busy until it has ended.

@@ -18,13 +18,13 @@ class PyLoader {
   // The next batch, or None at the end of an epoch. Timeout after `timeout` seconds; 0: never.
   nb::object Next(double timeout);
   Loader& get() const { return *loader_.get(); }
+  const std::shared_ptr<Loader>& shared() const { return loader_.get(); }
   void Move(std::function<absl::Status(Loader&)> how);  // SetEpoch, LoadState
   bool Pause();
   void Close();
 
  private:
   OfThisProcess<std::shared_ptr<Loader>> loader_;
-  // Python threads that share a loader: one is served, the others are told.
   std::shared_ptr<std::atomic_flag> busy_ = std::make_shared<std::atomic_flag>();
 };
 

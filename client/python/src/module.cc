@@ -115,6 +115,7 @@ NB_MODULE(_stoker, module) {
   module.def("end_calls", [] { python::ending = true; });
   python::BindBatch(module);
   python::BindLoader(module);
+  python::BindDevice(module);
   python::BindClient(module);
   python::BindEmbedded(module);
 }

@@ -14,6 +14,7 @@ Adapters are modules of their own, as they need other packages: ``stoker.torch``
 from . import _stoker
 from .batch import Batch
 from .client import Client, connect
+from .device import DeviceBatch, DeviceTensor
 from .embedded import Embedded, embedded
 from .errors import (
     Closed,
@@ -39,6 +40,8 @@ __all__ = [
     "Client",
     "Closed",
     "DataLoss",
+    "DeviceBatch",
+    "DeviceTensor",
     "Embedded",
     "Exhausted",
     "InternalError",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic
 from . import _process, _stoker, ranks
 from .batch import Batch
 from .client import Client
+from .device import DeviceBatch, Placement, place
 from .errors import Closed, InvalidRequest, WrongState
 from .recipes import gaf, graph
 
@@ -152,6 +153,7 @@ class Loader(Generic[T]):
         self._transport = transport
         self._open_timeout = float(open_timeout)
         self._reconnect_timeout = float(reconnect_timeout)
+        self._placement: Placement | None = None
         self._begin((_whole("epoch", epoch), 0))
         self._open()
 
@@ -162,7 +164,7 @@ class Loader(Generic[T]):
 
     def _begin(self, position: tuple[int, int]) -> None:
         self._start = position  # where a session is opened, if there is none
-        self._native: _stoker.Loader | None = None
+        self._native: _stoker.Loader | _stoker.DeviceLoader | None = None
         self._last_state: dict[str, Any] | None = None  # of a closed loader
         self._pid = os.getpid()
         self._closed = False
@@ -171,8 +173,8 @@ class Loader(Generic[T]):
         self._iterating = False
         self._epoch_asked: int | None = None
 
-    def _open(self) -> _stoker.Loader:
-        self._native = self._client._handle().open(
+    def _open(self) -> _stoker.Loader | _stoker.DeviceLoader:
+        native = self._client._handle().open(
             self._dataset,
             json.dumps(self._recipe),
             json.dumps(self._plan),
@@ -182,11 +184,12 @@ class Loader(Generic[T]):
             self._open_timeout,
             self._reconnect_timeout,
         )
+        self._native = native if self._placement is None else self._placement.open(native, self._plan)
         self._pid = os.getpid()
         _process.loaders.add(self)
         return self._native
 
-    def _handle(self) -> _stoker.Loader:
+    def _handle(self) -> _stoker.Loader | _stoker.DeviceLoader:
         if self._closed:
             raise Closed(f"loader of {self._dataset}: it is closed")
         if self._native is None or self._pid != os.getpid():
@@ -204,6 +207,53 @@ class Loader(Generic[T]):
         self._native = None
         return True
 
+    def to(
+        self,
+        device: Any,
+        *,
+        depth: int = 3,
+        memory_limit: int | None = None,
+        expand: Mapping[str, Any] | None = None,
+    ) -> Loader[T]:
+        """From the next batch on, yields :class:`stoker.DeviceBatch` that are in the device's memory. Returns itself.
+
+        While one batch is used, the next are uploaded. The same call again changes nothing.
+
+        Args:
+            device: ``"cuda"`` (PyTorch's current device, else 0), ``"cuda:1"`` or such a ``torch.device``; ``"host"``: the
+                same with this process' memory for a device's; ``"auto"``: ``"cuda"`` where there is one, else ``"host"``
+                with a warning that says why.
+            depth: batches on the device at once, from 2: a loop holds one while it asks for the next. Fewer, down to 2,
+                where memory is short.
+            memory_limit: bytes that they may take together.
+            expand: a recipe (:func:`stoker.gaf`, :func:`stoker.graph`) whose tensors are made on the device, of batches that
+                hold what they are made of: ``Loader(d, stoker.gaf("series")).to("cuda", expand=stoker.gaf("gasf"))``.
+
+        Raises:
+            Unavailable: there is no such device, saying why. Exhausted: two batches of the largest size are over the limit
+            or the device's memory. InvalidRequest: wrong options, or tensors that cannot be made of these batches.
+        """
+        placement = place(device, depth, memory_limit, expand, self._client, self._dataset)
+        if placement == self._placement:
+            return self
+        native = self._handle()
+        self._start = native.position
+        native.close()
+        self._native = None
+        before, self._placement = self._placement, placement
+        try:
+            self._open()
+        except BaseException:
+            self._placement = before  # and goes on as it was
+            raise
+        return self
+
+    @property
+    def device_report(self) -> dict[str, Any]:
+        """Of a loader that was moved :meth:`to` a device: its name, bytes allocated there, uploaded and expanded, and more."""
+        native = self._handle()
+        return native.report if isinstance(native, _stoker.DeviceLoader) else {}
+
     # ---- iteration ----
 
     def __iter__(self) -> Iterator[T]:
@@ -218,6 +268,17 @@ class Loader(Generic[T]):
         self._iterating = True
         self._iterators += 1
         return _Iterator(self, self._iterators)
+
+    def _next(self) -> Batch | DeviceBatch | None:
+        native = self._handle()
+        if isinstance(native, _stoker.DeviceLoader):
+            assert self._placement is not None
+            uploaded = native.next(self._timeout, self._placement.stream())
+            return None if uploaded is None else DeviceBatch(uploaded)
+        raw = native.next(self._timeout)
+        if raw is None:
+            return None
+        return Batch(raw).pin_memory() if self._pin else Batch(raw)
 
     def __len__(self) -> int:
         """Batches of this rank in the current epoch: exact. The same in every epoch, except with a budget."""
@@ -370,15 +431,12 @@ class _Iterator(Iterator[T]):
         loader = self._loader
         if loader._iterators != self._number:
             raise WrongState(f"loader of {loader._dataset}: another iterator was begun after this one")
-        raw = loader._handle().next(loader._timeout)
-        if raw is None:
+        batch = loader._next()
+        if batch is None:
             self._done = True
             loader._iterating = False
             raise StopIteration
-        batch = Batch(raw)
-        if loader._pin:
-            batch = batch.pin_memory()
-        return batch if loader._transform is None else loader._transform(batch)  # type: ignore[return-value]
+        return batch if loader._transform is None else loader._transform(batch)  # type: ignore[return-value,arg-type]
 
     def __len__(self) -> int:
         return len(self._loader)

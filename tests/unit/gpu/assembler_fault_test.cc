@@ -101,6 +101,20 @@ TEST_F(FaultTest, EachOperationThatFails_ClosesTheAssembler_AndNothingIsLost) {
   }
 }
 
+TEST_F(FaultTest, Restart_AfterTheDeviceFailed_IsRefused) {
+  MemorySource source(NumberedBatches(kSteps));
+  const std::shared_ptr<HostRuntime> runtime = HostRuntime::Create({.fail_operation = 0});
+  ASSERT_OK_AND_ASSIGN(const OwnedQueue queue, OwnQueue(*runtime));
+  ASSERT_OK_AND_ASSIGN(const auto assembler, Assembler::Open(runtime, source.Source(), {}));
+  while (assembler->Next(queue.get(), absl::Seconds(30)).ok()) {
+  }
+  EXPECT_THAT(assembler->Restart([]() -> absl::StatusOr<v1::Position> {
+    ADD_FAILURE() << "seek was called";
+    return v1::Position();
+  }),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("failed")));
+}
+
 TEST_F(FaultTest, RegistrationThatFails_TakesTheRing) {
   // Calls in order: the queue and the pinned memory of the test, two slots of four calls, the queue, the wait for the
   // slot.

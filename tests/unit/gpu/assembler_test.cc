@@ -101,8 +101,8 @@ TEST_P(AssemblerTest, Leases_GoBackWhileTheBatchIsStillInUse) {
   Check(*second, queue.get());
 }
 
-TEST_P(AssemblerTest, BatchGivenBackAtOnce_IsNotOverwrittenBeforeTheQueueHasReadIt) {
-  const OwnedQueue queue = NewQueue();
+TEST_P(AssemblerTest, BatchGivenBackAtOnce_IsNotOverwrittenBeforeTheQueuesHaveReadIt) {
+  const OwnedQueue queue = NewQueue(), other = NewQueue();
   for (const int depth : {1, 2}) {
     MemorySource source(batches_);
     ASSERT_OK_AND_ASSIGN(const auto assembler, Assembler::Open(runtime_, source.Source(), {.depth = depth}));
@@ -113,12 +113,15 @@ TEST_P(AssemblerTest, BatchGivenBackAtOnce_IsNotOverwrittenBeforeTheQueueHasRead
       ASSERT_OK_AND_ASSIGN(const std::optional<DeviceBatch> batch, assembler->Next(queue.get(), absl::Seconds(30)));
       ASSERT_TRUE(batch.has_value());
       ASSERT_OK_AND_ASSIGN(const DeviceTensor x, batch->Get("x"));
+      const Queue reader = step % 2 == 0 ? queue.get() : other.get();
+      for (int twice = 0; twice < 2; ++twice) ASSERT_OK(batch->UseOn(reader));
       // Nobody waits for it: the batch goes while the copy is queued, behind others.
       for (int again = 0; again < 5; ++again) {
-        ASSERT_OK(runtime_->CopyToHost(queue.get(), host + step * kPlace, x.data, x.bytes));
+        ASSERT_OK(runtime_->CopyToHost(reader, host + step * kPlace, x.data, x.bytes));
       }
     }
     ASSERT_OK(runtime_->Drain(queue.get()));
+    ASSERT_OK(runtime_->Drain(other.get()));
     for (int step = 0; step < kSteps; ++step) {
       const std::vector<uint8_t>& want = batches_[step][0].bytes;
       EXPECT_EQ(std::memcmp(host + step * kPlace, want.data(), want.size()), 0) << step;
@@ -152,6 +155,65 @@ TEST_P(AssemblerTest, LimitBelowOneBatch_IsRefusedAtOpen_AndSmallPoolSaysSo) {
   EXPECT_LE(tight->report().device_bytes, 2 * slot);
   EXPECT_THAT(tight->report().notice, HasSubstr("2 instead of 4"));
   ReadTwoEpochs(*tight);
+  EXPECT_THAT(Open({.depth = 4, .min_depth = 3, .device_bytes_limit = 3 * slot - 1}),
+              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("and 3 have to be there")));
+}
+
+TEST_P(AssemblerTest, Report_CountsWhatTheCallerHolds) {
+  const OwnedQueue queue = NewQueue();
+  ASSERT_OK_AND_ASSIGN(const auto assembler, Open({.depth = 3}));
+  EXPECT_EQ(assembler->report().held, 0);
+  std::vector<DeviceBatch> held;
+  for (int count = 1; count <= 3; ++count) {
+    ASSERT_OK_AND_ASSIGN(std::optional<DeviceBatch> batch, assembler->Next(queue.get(), absl::Seconds(30)));
+    held.push_back(*std::move(batch));
+    EXPECT_EQ(assembler->report().held, count);
+  }
+  held.clear();
+  EXPECT_EQ(assembler->report().held, 0);
+}
+
+TEST_P(AssemblerTest, Restart_ForgetsWhatWasFetched_AndKeepsWhatIsHeld) {
+  const OwnedQueue queue = NewQueue();
+  ASSERT_OK_AND_ASSIGN(const auto assembler, Open({.depth = 3}));
+  ASSERT_OK_AND_ASSIGN(const std::optional<DeviceBatch> held, assembler->Next(queue.get(), absl::Seconds(30)));
+  for (uint64_t step : {5, 0, 3, 6, 1, 1, 4}) {
+    v1::Position position;
+    position.set_epoch(2);
+    position.set_step(step);
+    ASSERT_OK(assembler->Restart([&]() -> absl::StatusOr<v1::Position> {
+      EXPECT_EQ(source_.segment().leased(), 0u);
+      source_.SeekTo(position);
+      return position;
+    }));
+    EXPECT_EQ(assembler->position().step(), step);
+    for (; step < kSteps; ++step) {
+      ASSERT_OK_AND_ASSIGN(const std::optional<DeviceBatch> batch, assembler->Next(queue.get(), absl::Seconds(30)));
+      ASSERT_TRUE(batch.has_value());
+      EXPECT_EQ(batch->step(), step);
+      Check(*batch, queue.get());
+      Check(*held, queue.get());
+      if (step % 2 == 1) break;
+    }
+  }
+}
+
+TEST_P(AssemblerTest, Restart_AfterAnErrorOfTheSource_GoesOn_AndAfterAFailedSeekToo) {
+  const OwnedQueue queue = NewQueue();
+  source_.FailAt(1, absl::UnavailableError("no daemon"));
+  ASSERT_OK_AND_ASSIGN(const auto assembler, Open());
+  ASSERT_OK(assembler->Next(queue.get(), absl::Seconds(30)).status());
+  EXPECT_THAT(assembler->Next(queue.get(), absl::Seconds(30)), StatusIs(absl::StatusCode::kUnavailable));
+  EXPECT_THAT(assembler->Restart([] { return absl::NotFoundError("no such step"); }),
+              StatusIs(absl::StatusCode::kNotFound));
+  EXPECT_FALSE(assembler->Next(queue.get(), absl::Seconds(30)).ok());
+  source_.FailAt(1, absl::OkStatus());
+  source_.SeekTo(assembler->position());
+  ASSERT_OK(assembler->Restart([&] { return assembler->position(); }));
+  ASSERT_OK_AND_ASSIGN(const std::optional<DeviceBatch> batch, assembler->Next(queue.get(), absl::Seconds(30)));
+  ASSERT_TRUE(batch.has_value());
+  EXPECT_EQ(batch->step(), 1u);
+  Check(*batch, queue.get());
 }
 
 TEST_P(AssemblerTest, CallersAllocator_HoldsTheBatches_AndGetsItAllBack) {
@@ -237,6 +299,8 @@ TEST_P(AssemblerTest, MemoryWrittenAnewWhileItWasCopied_IsAnError) {
 
 TEST_P(AssemblerTest, OptionsOutOfRange_AreRefused) {
   EXPECT_THAT(Open({.depth = 0}), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("depth: 0")));
+  EXPECT_THAT(Open({.depth = 2, .min_depth = 3}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("min_depth: 3")));
   AssemblerOptions half;
   half.allocator.free = [](void*) {};
   EXPECT_THAT(Open(half), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("allocator")));

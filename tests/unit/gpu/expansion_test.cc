@@ -122,6 +122,29 @@ TEST_P(ExpansionTest, Images_AreTheDaemons_BitForBit_AndTheBusCarriesAFiftieth) 
   }
 }
 
+// A place that was never handed out is filled again only when what was made in it is done.
+TEST_P(ExpansionTest, Restarts_WhileImagesAreMade_GiveTheSameImages) {
+  MemorySource source(SeriesBatches({8, 8, 8, 8}));
+  AssemblerOptions options;
+  options.depth = 3;
+  options.expand.recipe.mutable_gaf()->set_dtype(v1::DTYPE_U8);
+  const std::unique_ptr<Assembler> assembler = MustOpen(source, options);
+  transforms::GafOptions gaf;
+  gaf.image_size = kPoints;
+  gaf.dtype = v1::DTYPE_U8;
+  const OwnedQueue queue = NewQueue();
+  for (int round = 0; round < 12; ++round) {
+    v1::Position position;
+    position.set_step(round % 4);
+    ASSERT_OK(assembler->Restart([&]() -> absl::StatusOr<v1::Position> {
+      source.SeekTo(position);
+      return position;
+    }));
+    const DeviceBatch batch = MustNext(*assembler, queue.get());
+    EXPECT_TRUE(Read<uint8_t>(queue.get(), batch, "gasf") == ImagesOf(gaf, round % 4, 8).first) << round;
+  }
+}
+
 TEST_P(ExpansionTest, ReducedImages_OfAFixedRange_AreTheDaemons) {
   MemorySource source({SeriesBatch(0, 4)});
   AssemblerOptions options;

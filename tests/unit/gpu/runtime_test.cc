@@ -6,6 +6,7 @@
 #include <numeric>
 #include <thread>
 
+#include "absl/time/clock.h"
 #include "tests/unit/gpu/runtimes.h"
 
 namespace stoker::gpu {
@@ -126,6 +127,17 @@ TEST(HostRuntimeTest, MemoryLimit_CountsWhatIsAllocated) {
   first.Reset();
   const DeviceMemory second(runtime.get(), *runtime->Allocate(1000));
   EXPECT_EQ(runtime->live().device_bytes, 1000u);
+}
+
+TEST(HostRuntimeTest, Bus_TakesItsTime) {
+  const std::unique_ptr<HostRuntime> runtime = HostRuntime::Create({.bus_bytes_per_second = 1'000'000});
+  const OwnedQueue queue = *OwnQueue(*runtime);
+  const PinnedMemory pinned(runtime.get(), *runtime->AllocateHost(20'000));
+  const DeviceMemory device(runtime.get(), *runtime->Allocate(20'000));
+  const absl::Time begin = absl::Now();
+  ASSERT_OK(runtime->CopyToDevice(queue.get(), device.get(), pinned.get(), 20'000));
+  ASSERT_OK(runtime->Drain(queue.get()));
+  EXPECT_GE(absl::Now() - begin, absl::Milliseconds(20));
 }
 
 TEST(HostRuntimeTest, FailedCall_DoesNothing_AndTheNextOneWorks) {
