@@ -53,12 +53,16 @@ def run(source, tmp_path, monkeypatch, client, **names):
 
 
 def test_the_readme_of_the_package(tmp_path, monkeypatch, client):
-    (block,) = blocks(PACKAGE / "README.md")
+    block, device_block = blocks(PACKAGE / "README.md")
     write_unit(tmp_path / "unit.csv")
     seen = []
     scope = run(block, tmp_path, monkeypatch, client, device="cpu", train=seen.append)
     assert len(seen) == 10 * len(scope["loader"])
     assert list(seen[0]) == ["gasf", "gadf", "target", "index"] and seen[0]["gasf"].shape[1:] == (2, 96, 96)
+    scope["loader"].close()
+    seen.clear()
+    scope = run(device_block.replace('"cuda"', '"host"'), tmp_path, monkeypatch, client, train=seen.append)
+    assert seen[0]["gasf"].dtype == torch.bfloat16
     scope["loader"].close()
 
 
