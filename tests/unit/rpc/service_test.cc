@@ -4,7 +4,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cmath>
+#include <memory>
 #include <string>
 #include <thread>
 #include <vector>
@@ -126,10 +128,10 @@ TEST_F(ServiceTest, WatchStatus_IntervalOutOfRange_IsRefusedByName) {
 }
 
 TEST_F(ServiceTest, WatchStatus_GivesOneAtOnceAndThenOneEachInterval) {
-  std::atomic<int> calls{0};
-  core_.status = [&] {
+  const auto calls = std::make_shared<std::atomic<int>>(0);  // the call may outlive this function
+  core_.status = [calls] {
     v1::StatusReply reply;
-    reply.set_pid(++calls);
+    reply.set_pid(++*calls);
     return reply;
   };
   v1::StatusRequest request;
