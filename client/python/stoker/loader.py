@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import operator
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +14,7 @@ from .batch import Batch
 from .client import Client
 from .device import DeviceBatch, Placement, place
 from .errors import Closed, InvalidRequest, WrongState
+from .plans import make_plan, whole
 from .recipes import gaf, graph
 
 if TYPE_CHECKING:
@@ -145,8 +145,8 @@ class Loader(Generic[T]):
         self._client = client if client is not None else Client(address)
         self._dataset = dataset
         self._recipe = dict(recipe) if recipe is not None else self._default_recipe()
-        self._plan = _plan(batch_size, budget, oversize, shuffle, seed, rank, world_size, drop_last, tail)
-        self._prefetch = -1 if prefetch_factor is None else _whole("prefetch_factor", prefetch_factor)
+        self._plan = make_plan(batch_size, budget, oversize, shuffle, seed, rank, world_size, drop_last, tail)
+        self._prefetch = -1 if prefetch_factor is None else whole("prefetch_factor", prefetch_factor)
         self._transform = transform
         self._pin = pin_memory and _can_pin()
         self._timeout = float(timeout)
@@ -154,7 +154,7 @@ class Loader(Generic[T]):
         self._open_timeout = float(open_timeout)
         self._reconnect_timeout = float(reconnect_timeout)
         self._placement: Placement | None = None
-        self._begin((_whole("epoch", epoch), 0))
+        self._begin((whole("epoch", epoch), 0))
         self._open()
 
     def _default_recipe(self) -> dict[str, Any]:
@@ -289,7 +289,7 @@ class Loader(Generic[T]):
 
         After :meth:`load_state_dict` of a state inside this very epoch, the place in it is kept.
         """
-        epoch = _whole("epoch", epoch)
+        epoch = whole("epoch", epoch)
         native = self._handle()
         if self._resume and native.position[0] == epoch:
             return
@@ -440,48 +440,6 @@ class _Iterator(Iterator[T]):
 
     def __len__(self) -> int:
         return len(self._loader)
-
-
-def _plan(
-    batch_size: int | None,
-    budget: Mapping[str, int] | None,
-    oversize: str | None,
-    shuffle: bool,
-    seed: int,
-    rank: int,
-    world_size: int,
-    drop_last: bool,
-    tail: str | None,
-) -> dict[str, Any]:
-    """``stoker.v1.Plan`` as JSON; the daemon checks the numbers."""
-    if drop_last and tail not in (None, "drop"):
-        raise InvalidRequest(f"loader: drop_last=True and tail={tail!r}: give one of them")
-    plan: dict[str, Any] = {
-        "shuffle": bool(shuffle),
-        "seed": _whole("seed", seed),
-        "rank": _whole("rank", rank),
-        "world": _whole("world_size", world_size),
-        "tail": (tail or ("drop" if drop_last else "keep")).upper(),
-    }
-    if budget is not None:
-        if batch_size is not None:
-            raise InvalidRequest("loader: batch_size and budget: give one of them")
-        plan["budget"] = {name: _whole(f"budget of {name}", limit) for name, limit in budget.items()}
-    else:
-        plan["batch_size"] = 64 if batch_size is None else _whole("batch_size", batch_size, 1)
-    if oversize is not None:
-        plan["oversize"] = "OVERSIZE_" + oversize.upper()
-    return plan
-
-
-def _whole(name: str, value: Any, least: int = 0) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise InvalidRequest(f"loader: {name} {value!r}: must be a whole number") from None
-    if number < least:
-        raise InvalidRequest(f"loader: {name} {value}: must be at least {least}")
-    return number
 
 
 def _warn_of(given: dict[str, Any]) -> None:
