@@ -7,6 +7,7 @@
 #include <CLI/CLI.hpp>
 #include <iostream>
 
+#include "absl/synchronization/mutex.h"
 #include "server/arena/capacity.h"
 #include "server/config.h"
 #include "server/daemon.h"
@@ -150,6 +151,9 @@ absl::Status Serve(const DaemonOptions& options) {
 }  // namespace stoker
 
 int main(int argc, char** argv) {
+#ifdef NDEBUG  // some builds of Abseil, Debian's among them, look for lock cycles at every lock in release builds too
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
+#endif
   CLI::App app(
       "Keeps training processes fed: makes batches of preprocessed data in shared memory, for clients to map.");
   stoker::CommandLine line;

@@ -19,6 +19,9 @@ constexpr uint64_t kFewLarge = 2;
 constexpr uint64_t kManySmall = 4;
 constexpr uint64_t kLargeBatchBytes = 256 << 20;
 
+// How long a lease or a credit may wait for others to be written with.
+constexpr absl::Duration kLinger = absl::Milliseconds(10);
+
 uint64_t FirstDepth(int prefetch) { return prefetch < 0 ? kFewLarge : static_cast<uint64_t>(prefetch); }
 
 // Codes by which gRPC says that a stream broke. The daemon's own errors come as Failed or with another code; a daemon
@@ -98,13 +101,14 @@ absl::StatusOr<Session::Step> Session::Next(absl::Time deadline) {
                        ": let go of some, or copy what is needed for longer"));
     }
     GrantLocked(std::max<uint64_t>(depth_, 1));
-    if (PendingLocked()) {
+    if (DueLocked()) {
       mu_.Unlock();
       Flush();
       mu_.Lock();
       continue;
     }
     if (expired) return absl::DeadlineExceededError("the next batch is not ready yet");
+    WakeWriterLocked();
     expired = changed_.WaitWithDeadline(&mu_, deadline);
   }
   Item item = std::move(queue_.front());
@@ -116,6 +120,7 @@ absl::StatusOr<Session::Step> Session::Next(absl::Time deadline) {
     item.batch->AttachLease(shared_from_this(), item.lease);
   }
   GrantLocked(depth_);
+  WakeWriterLocked();
   return Step{std::move(item.batch), 0};
 }
 
@@ -123,12 +128,14 @@ void Session::Release(uint64_t lease) {
   absl::MutexLock lock(&mu_);
   --held_;
   ReleaseLocked(lease);
+  WakeWriterLocked();
 }
 
 void Session::SetPrefetch(int prefetch) {
   absl::MutexLock lock(&mu_);
   depth_ = FirstDepth(prefetch);
   GrantLocked(depth_);
+  WakeWriterLocked();
 }
 
 void Session::Stop() {
@@ -139,6 +146,7 @@ void Session::Stop() {
   }
   queue_.clear();
   queued_batches_ = 0;
+  WakeWriterLocked();
   if (!is_open_) context_.TryCancel();
   if (fetch_ != nullptr) fetch_->TryCancel();
   changed_.SignalAll();
@@ -172,19 +180,27 @@ bool Session::PendingLocked() const {
   return is_open_ && !end_.ended && (pending_credits_ > 0 || !pending_releases_.empty());
 }
 
+// A daemon whose arena has room for few batches cannot go on without the leases.
+bool Session::DueLocked() const {
+  if (!PendingLocked()) return false;
+  const bool scarce = opened_.arena_batches() < 4 * depth_;
+  const uint64_t enough = scarce || stopped_ ? 1 : std::max<uint64_t>(depth_ / 2, 1);
+  return pending_credits_ >= enough || pending_releases_.size() >= enough;
+}
+
+void Session::WakeWriterLocked() {
+  if (lingering_ ? DueLocked() : PendingLocked()) pending_.Signal();
+}
+
 void Session::GrantLocked(uint64_t depth) {
   if (opened_.lease_limit() > 0) depth = std::min(depth, opened_.lease_limit());
   if (stopped_ || granted_ + queued_batches_ >= depth) return;
   const uint64_t credits = depth - granted_ - queued_batches_;
   granted_ += credits;
-  if (!PendingLocked()) pending_.Signal();
   pending_credits_ += credits;
 }
 
-void Session::ReleaseLocked(uint64_t lease) {
-  if (!PendingLocked()) pending_.Signal();
-  pending_releases_.push_back(lease);
-}
+void Session::ReleaseLocked(uint64_t lease) { pending_releases_.push_back(lease); }
 
 void Session::Flush() {
   absl::MutexLock write(&write_mu_);
@@ -199,14 +215,24 @@ void Session::Flush() {
   (void)stream_->Write(advance_);  // a broken stream is the reader's to see
 }
 
+// Looks again after kLinger until nothing was pending for so long, so that a busy session wakes it once a message.
 void Session::RunWriter() {
-  while (true) {
-    {
-      absl::MutexLock lock(&mu_);
-      while (!quit_ && !PendingLocked()) pending_.Wait(&mu_);
-      if (quit_) return;
+  absl::MutexLock lock(&mu_);
+  bool waited = false;  // kLinger, without being woken
+  while (!quit_) {
+    if (DueLocked() || (waited && PendingLocked())) {
+      mu_.Unlock();
+      Flush();
+      mu_.Lock();
+      lingering_ = true;
+      waited = false;
+    } else if (lingering_ && !waited) {
+      waited = pending_.WaitWithTimeout(&mu_, kLinger);
+    } else {
+      lingering_ = PendingLocked();
+      waited = false;
+      if (!lingering_) pending_.Wait(&mu_);
     }
-    Flush();
   }
 }
 
@@ -265,7 +291,7 @@ absl::Status Session::HandleOpened(v1::SessionReply::Opened& opened) {
   steps_ = opened_.steps_per_epoch();
   if (options_.prefetch < 0 && opened_.batch_bytes() <= kLargeBatchBytes) depth_ = kManySmall;
   GrantLocked(depth_);
-  if (PendingLocked()) pending_.Signal();
+  WakeWriterLocked();
   changed_.SignalAll();
   return absl::OkStatus();
 }
@@ -295,7 +321,10 @@ absl::Status Session::HandleReady(v1::SessionReply::Ready& ready) {
   absl::MutexLock lock(&mu_);
   granted_ -= std::min<uint64_t>(granted_, 1);
   const bool leased = batch.ok() && !(*batch)->inline_memory();
-  if (stopped_ || (batch.ok() && !leased)) ReleaseLocked(ready.lease());
+  if (stopped_ || (batch.ok() && !leased)) {
+    ReleaseLocked(ready.lease());
+    WakeWriterLocked();
+  }
   if (stopped_) return absl::OkStatus();
   if (!batch.ok()) return batch.status();
   transport_ = leased ? "shm" : "inline";

@@ -3,9 +3,10 @@
 // hands back credits and leases. A session ends once and for all; Loader opens another.
 //
 // Credits: as many batches are asked for as the prefetch depth, less those queued. A credit is given back when a batch
-// is taken from the queue, a lease when the last holder of the batch lets go. Both are gathered and written by the
-// writer thread in one message, except that a Next() that has to wait writes them itself: one wake-up less on the way
-// to a cold batch.
+// is taken from the queue, a lease when the last holder of the batch lets go. Both are gathered into one message, which
+// is written when half of the depth has gathered, or after kLinger: a message costs the daemon and the client more than
+// a batch of a few megabytes does. The writer thread writes it, except that a Next() that has to wait does it itself:
+// one wake-up less on the way to a cold batch.
 //
 // Thread-safe. Lock order: write_mu_ before mu_.
 #pragma once
@@ -95,7 +96,9 @@ class Session : public LeaseOwner, public std::enable_shared_from_this<Session> 
 
   void GrantLocked(uint64_t depth) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void ReleaseLocked(uint64_t lease) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  bool PendingLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool PendingLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);  // something is to be written
+  bool DueLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);      // at once
+  void WakeWriterLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);     // after a change of what is pending
 
   struct Item {
     std::shared_ptr<BatchData> batch;  // null: end of an epoch
@@ -120,7 +123,7 @@ class Session : public LeaseOwner, public std::enable_shared_from_this<Session> 
 
   mutable absl::Mutex mu_ ABSL_ACQUIRED_AFTER(write_mu_);
   absl::CondVar changed_;  // queue_, opened_, stopped_, end_
-  absl::CondVar pending_;  // for the writer: something is to be written, or quit_
+  absl::CondVar pending_;  // for the writer: something is pending that it does not wait for, or is due, or quit_
   bool is_open_ ABSL_GUARDED_BY(mu_) = false;
   v1::SessionReply::Opened opened_ ABSL_GUARDED_BY(mu_);
   std::deque<Item> queue_ ABSL_GUARDED_BY(mu_);
@@ -130,6 +133,7 @@ class Session : public LeaseOwner, public std::enable_shared_from_this<Session> 
   uint64_t granted_ ABSL_GUARDED_BY(mu_) = 0;  // credits that have not come back as a batch
   uint64_t pending_credits_ ABSL_GUARDED_BY(mu_) = 0;
   std::vector<uint64_t> pending_releases_ ABSL_GUARDED_BY(mu_);
+  bool lingering_ ABSL_GUARDED_BY(mu_) = false;  // the writer looks again within kLinger
   bool stopped_ ABSL_GUARDED_BY(mu_) = false;
   bool quit_ ABSL_GUARDED_BY(mu_) = false;
   End end_ ABSL_GUARDED_BY(mu_);
