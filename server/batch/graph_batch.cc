@@ -218,6 +218,7 @@ absl::Status GraphBatchMaker::WritePart(absl::Span<const uint64_t> samples, cons
     if (!status.ok()) return Annotate(status, NameSample(sample));
     at += CountsOf(sample);
   }
+  transforms::LineGraph::Flush();
   return absl::OkStatus();
 }
 

@@ -114,10 +114,11 @@ struct Directions {
 using DirectionsKernel = void (*)(const float* r, size_t edges, float* x, float* y, float* z);
 
 // One element a triplet, run after run: edge + offset to `first`, the partner + offset to `second` (i32 or i64).
-// `triplets` is the sum of the runs' counts; nothing is written beyond as many elements.
-using TripletIndexKernel = void (*)(const PartnerRun* runs, size_t run_count, size_t triplets, int64_t offset,
-                                    void* first, void* second);
-// The same for sign * (direction of the edge . direction of the partner), clamped to [-1, 1].
+// Written past the caches: hwy::FlushStream() before another thread is told. Nothing is written beyond.
+using TripletIndexKernel = void (*)(const PartnerRun* runs, size_t run_count, int64_t offset, void* first,
+                                    void* second);
+// One element a triplet: sign * (direction of the edge . direction of the partner), clamped to [-1, 1]. `triplets` is
+// the sum of the runs' counts; nothing is written beyond as many elements.
 using TripletCosineKernel = void (*)(const Directions& directions, const PartnerRun* runs, size_t run_count,
                                      size_t triplets, float sign, float* cosines);
 

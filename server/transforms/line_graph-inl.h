@@ -18,48 +18,71 @@ namespace stoker::transforms {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Triplets at a time. Most runs are one step: the last triplets of a step that are beyond the run are overwritten by
-// the next run.
+// Triplets at a time. Most runs are one step: what a step writes beyond its run is overwritten by the next.
 constexpr size_t kStep = 16;
 static_assert(kStep <= kRowPadding);
+constexpr size_t kLineBytes = 64;  // of the cache
 
-template <typename Index>
-HWY_INLINE void IndexStep(int64_t edge, int64_t partner, Index* first, Index* second) {
-  const hn::ScalableTag<Index> d;
-  const auto edges = hn::Set(d, static_cast<Index>(edge));
-  // Not Iota(d, partner), which is put together in memory.
-  auto partners = hn::Add(hn::Set(d, static_cast<Index>(partner)), hn::Iota(d, 0));
-  for (size_t i = 0; i < kStep; i += hn::Lanes(d)) {
-    hn::StoreU(edges, d, first + i);
-    hn::StoreU(partners, d, second + i);
-    partners = hn::Add(partners, hn::Set(d, static_cast<Index>(hn::Lanes(d))));
+// Writes the lines of `from`, whose first element is that of a cache line, to where `to` is in its line; the first
+// `skip` elements are not ours. Whole lines go past the cache.
+template <typename T>
+HWY_NOINLINE void StreamLines(const T* from, size_t skip, size_t count, T* to) {
+  const hn::ScalableTag<T> d;
+  constexpr size_t kLine = kLineBytes / sizeof(T);
+  size_t i = 0;
+  if (skip > 0) {
+    i = std::min(kLine, count);
+    std::memcpy(to, from + skip, (i - skip) * sizeof(T));
   }
+  for (; i + kLine <= count; i += kLine) {
+    for (size_t lane = 0; lane < kLine; lane += hn::Lanes(d)) {
+      hn::Stream(hn::Load(d, from + i + lane), d, to + (i + lane - skip));
+    }
+  }
+  if (i < count) std::memcpy(to + (i - skip), from + i, (count - i) * sizeof(T));
 }
 
-template <typename Index>
-void TripletIndex(const PartnerRun* runs, size_t run_count, size_t triplets, int64_t offset, void* first,
-                  void* second) {
-  Index* a = static_cast<Index*>(first);
-  Index* b = static_cast<Index*>(second);
-  const Index* const end = a + triplets;
+// One element a triplet, run after run, past the cache: a batch is larger than it, and read by another process, later.
+// `step(run, i, out)` writes kStep elements from the run's i-th on.
+template <typename T, class Step>
+HWY_INLINE void StreamRuns(const PartnerRun* runs, size_t run_count, T* to, const Step& step) {
+  constexpr size_t kChunk = 1024 / sizeof(T);
+  alignas(kLineBytes) T gathered[kChunk + 2 * kStep] = {};
+  size_t skip = reinterpret_cast<uintptr_t>(to) % kLineBytes / sizeof(T), end = skip;
   for (size_t n = 0; n < run_count; ++n) {
     const PartnerRun run = runs[n];
     const auto count = static_cast<size_t>(run.count);
     for (size_t i = 0; i < count; i += kStep) {
-      const int64_t edge = run.edge + offset, partner = run.begin + static_cast<int64_t>(i) + offset;
-      if (end - (a + i) >= static_cast<ptrdiff_t>(kStep)) {
-        IndexStep(edge, partner, a + i, b + i);
-      } else {
-        Index edges[2 * kStep], partners[2 * kStep];  // twice the room: GCC warns of stores that it does not make
-        IndexStep(edge, partner, edges, partners);
-        const size_t rest = std::min(kStep, count - i);
-        std::copy_n(edges, rest, a + i);
-        std::copy_n(partners, rest, b + i);
-      }
+      step(run, i, gathered + end);
+      end += std::min(kStep, count - i);
+      if (end < kChunk) continue;
+      StreamLines(gathered, skip, kChunk, to);
+      to += kChunk - skip;
+      end -= kChunk;
+      skip = 0;
+      std::memcpy(gathered, gathered + kChunk, kStep * sizeof(T));
     }
-    a += count;
-    b += count;
   }
+  StreamLines(gathered, skip, end, to);
+}
+
+template <typename Index>
+void TripletIndex(const PartnerRun* runs, size_t run_count, int64_t offset, void* first, void* second) {
+  const hn::ScalableTag<Index> d;
+  StreamRuns(runs, run_count, static_cast<Index*>(first), [=](const PartnerRun& run, size_t, Index* out) HWY_ATTR {
+    const auto edge = hn::Set(d, static_cast<Index>(run.edge + offset));
+    for (size_t i = 0; i < kStep; i += hn::Lanes(d)) hn::StoreU(edge, d, out + i);
+  });
+  StreamRuns(runs, run_count, static_cast<Index*>(second),
+             [=](const PartnerRun& run, size_t from, Index* out) HWY_ATTR {
+               // Not Iota(d, partner), which is put together in memory.
+               const auto begin = static_cast<Index>(run.begin + static_cast<int64_t>(from) + offset);
+               auto partner = hn::Add(hn::Set(d, begin), hn::Iota(d, 0));
+               for (size_t i = 0; i < kStep; i += hn::Lanes(d)) {
+                 hn::StoreU(partner, d, out + i);
+                 partner = hn::Add(partner, hn::Set(d, static_cast<Index>(hn::Lanes(d))));
+               }
+             });
 }
 
 inline void DirectionsOf(const float* r, size_t edges, float* x, float* y, float* z) {
@@ -105,7 +128,7 @@ inline void TripletCosine(const Directions& directions, const PartnerRun* runs, 
       if (end - (cosines + i) >= static_cast<ptrdiff_t>(kStep)) {
         step(run.begin + i, cosines + i);
       } else {
-        float last[2 * kStep];  // as in TripletIndex
+        float last[2 * kStep];  // twice the room: GCC warns of stores that it does not make
         step(run.begin + i, last);
         std::copy_n(last, std::min(kStep, count - i), cosines + i);
       }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/transforms/line_graph.h"
 
+#include "hwy/cache_control.h"
+
 namespace stoker::transforms {
 
 using v1::GraphRecipe;
@@ -39,7 +41,7 @@ void LineGraph::Assign(GraphRecipe::LineGraph kind, absl::Span<const int64_t> bu
 
 void LineGraph::WriteIndex(v1::DType dtype, int64_t offset, void* first, void* second) {
   const TripletIndexKernel kernel = dtype == v1::DTYPE_I32 ? kernels_->triplet_index_i32 : kernels_->triplet_index_i64;
-  kernel(runs_.data(), run_count_, static_cast<size_t>(triplets_), offset, first, second);
+  kernel(runs_.data(), run_count_, offset, first, second);
 }
 
 void LineGraph::WriteCosines(v1::DType dtype, void* out) {
@@ -51,5 +53,7 @@ void LineGraph::WriteCosines(v1::DType dtype, void* out) {
   kernels_->triplet_cosine({x_.data(), y_.data(), z_.data()}, runs_.data(), run_count_, triplets, sign_, cosines);
   if (!as_they_are) kernels_->RoundTo(dtype)(cosines, triplets, out);
 }
+
+void LineGraph::Flush() { hwy::FlushStream(); }
 
 }  // namespace stoker::transforms

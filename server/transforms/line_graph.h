@@ -31,12 +31,15 @@ class LineGraph {
   int64_t triplets() const { return triplets_; }
 
   // The numbers of the edges of each pair, plus `offset`; by the first, then by the second. `dtype`: I64 or I32.
-  // Nothing is written beyond triplets() elements.
+  // Nothing is written beyond triplets() elements. Call Flush before another thread is told.
   void WriteIndex(v1::DType dtype, int64_t offset, void* first, void* second);
 
   // Cosine of each pair, clamped to [-1, 1]: the float32 product of float32 directions, then rounded to `dtype` (F32,
   // F16, BF16). An edge of no length has cosine 0. Nothing is written beyond.
   void WriteCosines(v1::DType dtype, void* out);
+
+  // Makes all stores past the caches visible to whoever sees a later store of this thread (sfence on x86).
+  static void Flush();
 
  private:
   const CrystalKernels* kernels_;
