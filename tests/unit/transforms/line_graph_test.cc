@@ -127,6 +127,28 @@ TEST(LineGraph, Counts_FollowFromTheDegrees) {
   }
 }
 
+// Whole cache lines are written in another way than what comes before and after them.
+TEST(LineGraph, IndexAtAnyPlaceInACacheLine_WritesItsElementsAndNoOther) {
+  constexpr size_t kLine = 64 / sizeof(int64_t);
+  NeighbourFinder finder = *NeighbourFinder::Create(Rules()[0]);
+  for (const Made& made : Crystals()) {
+    ASSERT_OK_AND_ASSIGN(const NeighbourList list, finder.Find(made.view()));
+    LineGraph graph;
+    Assign(&graph, GraphRecipe::DGL, list);
+    const auto triplets = static_cast<size_t>(graph.triplets());
+    const std::vector<int64_t> second = As<int64_t>(Write(&graph, v1::DTYPE_I64, v1::DTYPE_F32, 7).second);
+    for (size_t place = 0; place < kLine; ++place) {
+      std::vector<int64_t> lines(triplets + 3 * kLine, -1), other = lines;
+      int64_t* const line = lines.data() + kLine - reinterpret_cast<uintptr_t>(lines.data()) % 64 / sizeof(int64_t);
+      graph.WriteIndex(v1::DTYPE_I64, 7, other.data(), line + place);
+      LineGraph::Flush();
+      std::vector<int64_t> wanted(lines.size(), -1);
+      std::copy(second.begin(), second.end(), wanted.begin() + (line + place - lines.data()));
+      ASSERT_EQ(lines, wanted) << made.name << ", place " << place;
+    }
+  }
+}
+
 TEST(LineGraph, EveryPathAndType_GivesTheSameBytes) {
   NeighbourFinder finder = *NeighbourFinder::Create(Rules()[0]);
   for (const Made& made : Crystals()) {
