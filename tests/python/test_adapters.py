@@ -202,6 +202,41 @@ def test_persistent_workers_advance_their_epochs(client):
     plain.close()
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stateful_dataloader_goes_on_at_every_place(client, workers):
+    torchdata = pytest.importorskip("torchdata.stateful_dataloader", reason="torchdata is not installed")
+    import stoker.torch
+
+    def open_loader(state=None):
+        dataset = stoker.torch.Dataset(
+            "numbers", stoker.gaf("gasf"), client=client, batch_size=8, shuffle=True, rank=0, world_size=1
+        )
+        loader = torchdata.StatefulDataLoader(
+            dataset, batch_size=None, num_workers=workers, timeout=60 if workers else 0
+        )
+        if state is not None:
+            loader.load_state_dict(state)
+        return loader
+
+    def rest(loader):
+        return [batch["index"].tolist() for batch in loader]
+
+    whole = open_loader()
+    epochs = [rest(whole) for _ in range(4)]
+    assert len({str(epoch) for epoch in epochs}) == 4
+    steps = len(epochs[1])
+    for taken in (0, 1, steps // 2, steps):
+        loader = open_loader()
+        assert rest(loader) == epochs[0]
+        iterator = iter(loader)
+        assert [next(iterator)["index"].tolist() for _ in range(taken)] == epochs[1][:taken]
+        resumed = open_loader(loader.state_dict())
+        assert rest(resumed) == epochs[1][taken:]
+        assert rest(resumed) == epochs[2]
+        ended = open_loader(resumed.state_dict())  # of an epoch that was read to its end
+        assert rest(ended) == epochs[3]
+
+
 def test_lightning_trains_and_goes_on_inside_an_epoch(client, tmp_path):
     pl = pytest.importorskip("lightning", reason="lightning is not installed")
     import stoker.torch

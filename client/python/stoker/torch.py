@@ -10,7 +10,7 @@ A :class:`stoker.Loader` needs no DataLoader around it, and is faster without.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -34,6 +34,10 @@ class Dataset(IterableDataset[Any]):
     Takes what :class:`stoker.Loader` takes. Each DataLoader worker reads a share of this rank's batches, as one more rank
     would, so that every sample comes once for any number of workers. Epochs advance by themselves, in workers too.
     ``len()``: batches of this rank without workers; with workers that cut small tails it may be one more a worker.
+
+    Under torchdata's ``StatefulDataLoader`` a state is exact and goes on without reading again what was yielded: each worker
+    saves its share's place. Such a state wants the same number of workers, as torchdata says; a :class:`stoker.Loader`'s does
+    not.
     """
 
     def __init__(
@@ -63,21 +67,26 @@ class Dataset(IterableDataset[Any]):
         info = get_worker_info()
         share = (0, 1) if info is None else (info.id, info.num_workers)
         if self._loader is None or self._share != share:
+            self._share = share
             self._loader = Loader(
                 *self._arguments,
                 rank=self._rank * share[1] + share[0],
                 world_size=self._world_size * share[1],
+                epoch=self._epoch(),
                 **self._options,
             )
-            self._share = share
         return self._loader
 
+    def _epoch(self) -> int:
+        """Of this process' next iteration."""
+        return int(self._epochs[0] + self._epochs[1 + self._share[0]])
+
     def __iter__(self) -> Iterator[Any]:
+        # Nothing happens before the first next(): who makes an iterator of an ended epoch and drops it begins no epoch.
         loader = self._open()
-        place = 1 + self._share[0]
-        loader.set_epoch(int(self._epochs[0] + self._epochs[place]))
-        self._epochs[place] += 1
-        return iter(loader)
+        loader.set_epoch(self._epoch())  # keeps the place of a state inside this epoch
+        self._epochs[1 + self._share[0]] += 1
+        yield from loader
 
     def __len__(self) -> int:
         return len(self._open())
@@ -86,6 +95,18 @@ class Dataset(IterableDataset[Any]):
         """The following iteration reads ``epoch``. Not needed."""
         self._epochs.zero_()
         self._epochs[0] = epoch
+        if self._loader is not None:
+            self._loader.set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of this process' share: :meth:`stoker.Loader.state_dict`."""
+        return self._open().state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The following iteration of this process' share goes on where ``state`` was saved; errors as of the loader's."""
+        loader = self._open()
+        loader.load_state_dict(state)
+        self._epochs[1 + self._share[0]] = loader.epoch - self._epochs[0]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_loader": None}
