@@ -6,6 +6,7 @@
 #include <numbers>
 #include <tuple>
 
+#include "absl/base/casts.h"
 #include "shared/base/status_macros.h"
 
 namespace stoker::transforms {
@@ -117,25 +118,48 @@ absl::StatusOr<bool> AlignnNeighbours::Choose(const Crystal& crystal, size_t k, 
   return true;
 }
 
+// By their atom of lower number first, which leaves little to sort.
+void AlignnNeighbours::SortPairs(size_t atoms) {
+  first_.assign(atoms + 1, 0);
+  for (const Pair& pair : pairs_) ++first_[static_cast<size_t>(pair.low) + 1];
+  for (size_t i = 0; i < atoms; ++i) first_[i + 1] += first_[i];
+  sorted_pairs_.resize(pairs_.size());
+  for (const Pair& pair : pairs_) sorted_pairs_[first_[static_cast<size_t>(pair.low)]++] = pair;
+  size_t begin = 0;  // first_[i] is now where those of atom i end
+  for (size_t i = 0; i < atoms; begin = first_[i++]) {
+    std::sort(sorted_pairs_.begin() + static_cast<ptrdiff_t>(begin),
+              sorted_pairs_.begin() + static_cast<ptrdiff_t>(first_[i]));
+  }
+  sorted_pairs_.erase(std::unique(sorted_pairs_.begin(), sorted_pairs_.end()), sorted_pairs_.end());
+}
+
 void AlignnNeighbours::ListEdges(const Crystal& crystal) {
-  std::sort(pairs_.begin(), pairs_.end());
-  pairs_.erase(std::unique(pairs_.begin(), pairs_.end()), pairs_.end());
+  SortPairs(crystal.fraction.size() / 3);
   edges_.clear();
-  for (const Pair& pair : pairs_) {
+  order_.clear();
+  const auto add = [&](const AlignnEdge& edge) {
+    // The bits of a distance, which is not negative, are in its order.
+    const uint64_t place = uint64_t{static_cast<uint32_t>(edge.source)} << 32 | absl::bit_cast<uint32_t>(edge.distance);
+    order_.push_back({place, static_cast<uint32_t>(edges_.size())});
+    edges_.push_back(edge);
+  };
+  for (const Pair& pair : sorted_pairs_) {
     Vector3 between;
     for (int a = 0; a < 3; ++a) {
       between[a] = crystal.fraction[3 * pair.high + a] + pair.image[a] - crystal.fraction[3 * pair.low + a];
     }
     const Vector3 r = TimesMatrix(between, rounded_);
     const auto distance = static_cast<float>(Length(r));
-    edges_.push_back({pair.low, pair.high, pair.image, distance, r});
-    edges_.push_back(
-        {pair.high, pair.low, {-pair.image[0], -pair.image[1], -pair.image[2]}, distance, {-r[0], -r[1], -r[2]}});
+    add({pair.low, pair.high, pair.image, distance, r});
+    add({pair.high, pair.low, {-pair.image[0], -pair.image[1], -pair.image[2]}, distance, {-r[0], -r[1], -r[2]}});
   }
-  std::sort(edges_.begin(), edges_.end(), [](const AlignnEdge& a, const AlignnEdge& b) {
-    return std::tie(a.source, a.distance, a.destination, a.image) <
-           std::tie(b.source, b.distance, b.destination, b.image);
+  std::sort(order_.begin(), order_.end(), [&](const Place& a, const Place& b) {
+    if (a.place != b.place) return a.place < b.place;
+    const AlignnEdge &x = edges_[a.edge], &y = edges_[b.edge];
+    return std::tie(x.destination, x.image) < std::tie(y.destination, y.image);
   });
+  sorted_edges_.clear();
+  for (const Place& place : order_) sorted_edges_.push_back(edges_[place.edge]);
 }
 
 absl::StatusOr<absl::Span<const AlignnEdge>> AlignnNeighbours::Find(const Crystal& crystal, int64_t k, double cutoff,
@@ -153,7 +177,7 @@ absl::StatusOr<absl::Span<const AlignnEdge>> AlignnNeighbours::Find(const Crysta
     if (!chosen) cutoff = cutoff < longest_ ? longest_ : 2 * cutoff;
   }
   ListEdges(crystal);
-  return absl::Span<const AlignnEdge>(edges_);
+  return absl::Span<const AlignnEdge>(sorted_edges_);
 }
 
 }  // namespace stoker::transforms

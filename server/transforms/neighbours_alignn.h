@@ -59,12 +59,18 @@ class AlignnNeighbours {
     auto operator<=>(const Pair&) const = default;
   };
 
+  struct Place {
+    uint64_t place;  // source, then distance
+    uint32_t edge;   // of edges_
+  };
+
   absl::Status Read(const Crystal& crystal);
   void SetBox(double cutoff);
   // Whether every atom has k neighbours within `radius`; then pairs_ has those it chooses.
   absl::StatusOr<bool> Choose(const Crystal& crystal, size_t k, double radius, NeighbourSearch& search);
   absl::Status ReadCandidates(int32_t atom, double radius, NeighbourSearch& search);
   void AddPairs(int32_t atom, size_t k);
+  void SortPairs(size_t atoms);
   void ListEdges(const Crystal& crystal);
 
   Matrix3 lattice_ = {};                // not rounded
@@ -79,8 +85,10 @@ class AlignnNeighbours {
   Buffer<double> points_;  // [N, 3]
   Buffer<uint64_t> keys_;
   std::vector<Candidate> candidates_;
-  std::vector<Pair> pairs_;
-  std::vector<AlignnEdge> edges_;
+  std::vector<Pair> pairs_, sorted_pairs_;
+  std::vector<size_t> first_;
+  std::vector<AlignnEdge> edges_, sorted_edges_;
+  std::vector<Place> order_;
 };
 
 }  // namespace stoker::transforms
