@@ -216,6 +216,7 @@ bool FakeDaemon::Open(Client& client) {
   opened->set_samples(options_.steps * kRows);
   opened->set_steps_per_epoch(Steps(client.next.epoch()));
   opened->set_lease_limit(options_.lease_limit);
+  opened->set_arena_batches(options_.slots);
   opened->set_batch_bytes(layout_.extent_bytes());
   opened->set_recipe_digest("00112233aabbccdd");
   opened->set_plan_digest(absl::StrCat("plan-", client.open.plan().batch_size(), "-", client.open.plan().world()));

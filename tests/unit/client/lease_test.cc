@@ -88,8 +88,31 @@ TEST_F(LeaseTest, ManyEpochs_UseTheSameMemoryAgain) {
     for (uint64_t step = 0; step < 5; ++step) ASSERT_EQ(NextOf(loader), absl::StrCat(epoch, ":", step));
     ASSERT_EQ(NextOf(loader), "end");
   }
-  // Credits and leases are gathered: not more than one message for each of the two.
+  // With so little room each goes back at once, but not in a message of its own for each of the two.
   EXPECT_LE(daemon_->advances(), 1000u);
+}
+
+TEST_F(LeaseTest, LeasesAndCredits_GoBackTwoAtATime_WhereTheArenaHasRoomForMany) {
+  ASSERT_OK_AND_ASSIGN(Loader loader, Open());  // prefetch 4 of 16 that there is room for
+  const absl::Time start = absl::Now();
+  for (uint64_t epoch = 0; epoch < 100; ++epoch) {
+    for (uint64_t step = 0; step < 5; ++step) ASSERT_EQ(NextOf(loader), absl::StrCat(epoch, ":", step));
+    ASSERT_EQ(NextOf(loader), "end");
+  }
+  const auto lingered = static_cast<uint64_t>((absl::Now() - start) / absl::Milliseconds(10));
+  EXPECT_LE(daemon_->advances(), 500 / 2 + lingered + 10);
+}
+
+// A message of half a depth would never be: nobody asks for more.
+TEST_F(LeaseTest, ALeaseAlone_GoesBackSoon) {
+  ASSERT_OK_AND_ASSIGN(Loader loader, Open());
+  EXPECT_TRUE(daemon_->AwaitLeases(4));
+  Batch held = Take(loader);
+  held = Batch();
+  const absl::Time deadline = absl::Now() + absl::Seconds(20);
+  while (daemon_->sent().size() < 5 && absl::Now() < deadline) absl::SleepFor(absl::Milliseconds(1));
+  EXPECT_EQ(daemon_->sent().size(), 5u);  // was asked for in the same message
+  EXPECT_TRUE(daemon_->AwaitLeases(4));
 }
 
 TEST_F(LeaseTest, BatchesMayBeDroppedOnOtherThreads) {
