@@ -11,6 +11,10 @@
 namespace stoker::schedule {
 namespace {
 
+// So many workers that died while they made a sample died of it. Two may be killed by somebody one after the other, and
+// the second be given at once what the first had begun.
+constexpr int kFatalLosses = 3;
+
 constexpr uint64_t kNever = std::numeric_limits<uint64_t>::max();
 
 // Batches from `from` to `to`, or kNever if `to` lies behind.
@@ -218,13 +222,13 @@ void Scheduler::PartLost(PartId id, absl::string_view how, absl::Time now) {
   parts_.erase(it);
   Batch* const batch = lost.batch;
   --batch->parts_left;
-  if (lost.part.count <= 1 && lost.losses > 0) {
+  if (lost.part.count <= 1 && lost.losses + 1 >= kFatalLosses) {
     const Stream& stream = *batch->stream;
     const std::string what = lost.part.count == 0
                                  ? absl::StrCat("the empty batch ", batch->at.step, " of epoch ", batch->at.epoch)
                                  : stream.spec.source->DescribeSample(batch->at, lost.part.first);
-    batch->failure.Update(absl::InternalError(
-        absl::StrCat("making ", what, " of data set ", stream.spec.dataset, ": two workers died of it (", how, ")")));
+    batch->failure.Update(absl::InternalError(absl::StrCat("making ", what, " of data set ", stream.spec.dataset, ": ",
+                                                           kFatalLosses, " workers died of it (", how, ")")));
   } else if (batch->failure.ok()) {
     // By halves would need fewer parts, but the sample that kills is found at once this way, and it is rare.
     for (uint32_t i = std::max(lost.part.count, 1u); i > 0; --i) {
