@@ -4,9 +4,9 @@
 //
 // Credits: as many batches are asked for as the prefetch depth, less those queued. A credit is given back when a batch
 // is taken from the queue, a lease when the last holder of the batch lets go. Both are gathered into one message, which
-// is written when half of the depth has gathered, or after kLinger: a message costs the daemon and the client more than
-// a batch of a few megabytes does. The writer thread writes it, except that a Next() that has to wait does it itself:
-// one wake-up less on the way to a cold batch.
+// is written when half of the depth has gathered, or after kLinger, for a message takes processor time of both sides
+// that the making of batches could use. Where the arena has room for few batches it is written at once. The writer
+// thread writes it, except that a Next() that has to wait does it itself: one wake-up less on the way to a cold batch.
 //
 // Thread-safe. Lock order: write_mu_ before mu_.
 #pragma once

@@ -70,7 +70,7 @@ class AlignnNeighbours {
   absl::StatusOr<bool> Choose(const Crystal& crystal, size_t k, double radius, NeighbourSearch& search);
   absl::Status ReadCandidates(int32_t atom, double radius, NeighbourSearch& search);
   void AddPairs(int32_t atom, size_t k);
-  void SortPairs(size_t atoms);
+  void SortPairs(size_t atoms);  // into sorted_pairs_, each once
   void ListEdges(const Crystal& crystal);
 
   Matrix3 lattice_ = {};                // not rounded
@@ -86,7 +86,7 @@ class AlignnNeighbours {
   Buffer<uint64_t> keys_;
   std::vector<Candidate> candidates_;
   std::vector<Pair> pairs_, sorted_pairs_;
-  std::vector<size_t> first_;
+  std::vector<size_t> first_;  // of SortPairs: by atom
   std::vector<AlignnEdge> edges_, sorted_edges_;
   std::vector<Place> order_;
 };

@@ -202,7 +202,7 @@ def test_persistent_workers_advance_their_epochs(client):
     plain.close()
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, 1, 2])
 def test_a_stateful_dataloader_goes_on_at_every_place(client, workers):
     torchdata = pytest.importorskip("torchdata.stateful_dataloader", reason="torchdata is not installed")
     import stoker.torch
@@ -211,6 +211,7 @@ def test_a_stateful_dataloader_goes_on_at_every_place(client, workers):
         dataset = stoker.torch.Dataset(
             "numbers", stoker.gaf("gasf"), client=client, batch_size=8, shuffle=True, rank=0, world_size=1
         )
+        assert len(dataset) == 7  # opens a loader in this process, which workers inherit
         loader = torchdata.StatefulDataLoader(
             dataset, batch_size=None, num_workers=workers, timeout=60 if workers else 0
         )

@@ -10,6 +10,7 @@ A :class:`stoker.Loader` needs no DataLoader around it, and is faster without.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -59,6 +60,7 @@ class Dataset(IterableDataset[Any]):
         self._options = {**options, "transform": transform}
         self._loader: Loader[Any] | None = None
         self._share = (0, 1)
+        self._pid = os.getpid()
         # Shared with workers: the first epoch, and how many each worker has begun since.
         self._epochs = torch.zeros(1 + _MOST_WORKERS, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         self._epochs[0] = epoch
@@ -66,8 +68,10 @@ class Dataset(IterableDataset[Any]):
     def _open(self) -> Loader[Any]:
         info = get_worker_info()
         share = (0, 1) if info is None else (info.id, info.num_workers)
-        if self._loader is None or self._share != share:
+        # One that a worker has inherited is where its parent was, not where this worker is to begin.
+        if self._loader is None or self._share != share or self._pid != os.getpid():
             self._share = share
+            self._pid = os.getpid()
             self._loader = Loader(
                 *self._arguments,
                 rank=self._rank * share[1] + share[0],
@@ -95,7 +99,7 @@ class Dataset(IterableDataset[Any]):
         """The following iteration reads ``epoch``. Not needed."""
         self._epochs.zero_()
         self._epochs[0] = epoch
-        if self._loader is not None:
+        if self._loader is not None and self._pid == os.getpid():
             self._loader.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
