@@ -381,6 +381,12 @@ void Daemon::AdvanceSession(std::shared_ptr<rpc::SessionPeer> peer, v1::SessionR
   });
 }
 
+void Daemon::ShareCopy(std::shared_ptr<rpc::SessionPeer> peer, v1::SessionRequest request) {
+  loop_.Post([this, peer = std::move(peer), request = std::move(request)] {
+    if (engine_) engine_->ShareCopy(peer.get(), request);
+  });
+}
+
 void Daemon::CloseSession(std::shared_ptr<rpc::SessionPeer> peer) {
   loop_.Post([this, peer = std::move(peer)] {
     if (!engine_) return;

@@ -132,7 +132,24 @@ void Engine::AdvanceSession(rpc::SessionPeer* peer, const v1::SessionRequest::Ad
   const auto it = ids_.find(peer);
   if (it == ids_.end()) return;  // ended while this was on its way
   const schedule::SessionId id = it->second;
-  const absl::Status status = scheduler_.Advance(id, request.release(), request.credits(), absl::Now());
+  EndIfWrong(id, scheduler_.Advance(id, request.release(), request.credits(), absl::Now()));
+}
+
+void Engine::ShareCopy(rpc::SessionPeer* peer, const v1::SessionRequest& request) {
+  const auto it = ids_.find(peer);
+  if (it == ids_.end()) return;
+  const schedule::SessionId id = it->second;
+  if (request.has_claim()) {
+    EndIfWrong(id, scheduler_.Claim(id, request.claim()));
+  } else if (request.has_offer()) {
+    EndIfWrong(id, scheduler_.Offer(id, request.offer()));
+  } else {
+    EndIfWrong(id, scheduler_.Withdraw(id, request.withdraw().claim()));
+  }
+}
+
+// The client broke the protocol.
+void Engine::EndIfWrong(schedule::SessionId id, const absl::Status& status) {
   if (status.ok()) return;
   scheduler_.CloseSession(id);
   End(id, status);

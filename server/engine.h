@@ -52,6 +52,7 @@ class Engine : private schedule::Actions, private schedule::ExtentPool, private 
   std::shared_ptr<const batch::PlannedBatches> FindBatches(const std::string& key) const;
   void OpenSession(std::shared_ptr<rpc::SessionPeer> peer, const Request& request);
   void AdvanceSession(rpc::SessionPeer* peer, const v1::SessionRequest::Advance& request);
+  void ShareCopy(rpc::SessionPeer* peer, const v1::SessionRequest& request);  // Claim, Offer or Withdraw
   void CloseSession(rpc::SessionPeer* peer);
 
   struct Pinned {
@@ -94,6 +95,7 @@ class Engine : private schedule::Actions, private schedule::ExtentPool, private 
   void Lost(uint64_t task, absl::string_view how) override;
   void Returned(uint64_t task) override { scheduler_.PartReturned(task); }
 
+  void EndIfWrong(schedule::SessionId id, const absl::Status& status);
   void FillOpened(schedule::SessionId id, const Request& request, uint64_t token,
                   v1::SessionReply::Opened* opened) const;
   void UnmapRetired();

@@ -24,12 +24,14 @@ void Session::OnReadDone(bool ok) {
 
 void Session::Handle() {
   const bool is_open = request_.has_open();
-  if (is_open != opened_ && (is_open || request_.has_advance())) {
+  if (is_open != opened_ && request_.message_case() != v1::SessionRequest::MESSAGE_NOT_SET) {
     if (is_open) {
       opened_ = true;
       core_->OpenSession(self_, request_.open());
-    } else {
+    } else if (request_.has_advance()) {
       core_->AdvanceSession(self_, std::move(*request_.mutable_advance()));
+    } else {
+      core_->ShareCopy(self_, std::move(request_));
     }
     return;
   }

@@ -37,7 +37,7 @@ void EraseOne(std::vector<T*>* list, T* item) {
 }  // namespace
 
 Scheduler::Scheduler(const SchedulerOptions& options, ExtentPool* pool, Actions* actions)
-    : options_(options), pool_(pool), actions_(actions) {}
+    : options_(options), pool_(pool), actions_(actions), copies_(actions) {}
 Scheduler::~Scheduler() = default;
 
 // ---- sessions ----
@@ -131,6 +131,7 @@ void Scheduler::CloseSession(SessionId id) {
   for (; session->wanted > 0; --session->wanted) {
     Unwant(session.get(), stream->batches.at(After(*stream, session->next, session->wanted - 1)).get());
   }
+  copies_.SessionClosed(id, session->leases);
   while (!session->leases.empty()) ReturnLease(*session->leases.begin());
   EraseOne(&stream->sessions, session.get());
   CloseStreamIfUnused(stream);
@@ -255,6 +256,7 @@ void Scheduler::ReturnLease(LeaseId id) {
   const auto it = leases_.find(id);
   const Lease lease = it->second;
   leases_.erase(it);
+  copies_.LeaseReturned(id);
   if (lease.session != nullptr) lease.session->leases.erase(id);
   Batch* const batch = lease.batch;
   --batch->leases;
@@ -279,6 +281,17 @@ absl::StatusOr<Scheduler::Pinned> Scheduler::Pin(SessionId session, LeaseId leas
 void Scheduler::Unpin(LeaseId pin) {
   ReturnLease(pin);
   Place();
+}
+
+// ---- copies in a device's memory ----
+
+absl::Status Scheduler::Claim(SessionId session, const v1::SessionRequest::Claim& claim) {
+  const auto it = leases_.find(claim.lease());
+  if (it == leases_.end() || it->second.session == nullptr || it->second.session->id != session) {
+    return absl::InvalidArgumentError(absl::StrCat("claim: lease ", claim.lease(), " is not held"));
+  }
+  const Batch& batch = *it->second.batch;
+  return copies_.Claim(session, batch.stream->id, batch.at, claim);
 }
 
 // ---- data sets ----

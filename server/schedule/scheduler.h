@@ -40,6 +40,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "server/schedule/device_copies.h"
 #include "server/schedule/state.h"
 #include "server/schedule/types.h"
 
@@ -100,6 +101,13 @@ class Scheduler {
   absl::StatusOr<Pinned> Pin(SessionId session, LeaseId lease, absl::Time now);
   void Unpin(LeaseId pin);
 
+  // ---- copies in a device's memory ----
+
+  // As DeviceCopies. InvalidArgument, too, for a lease that the session does not hold.
+  absl::Status Claim(SessionId session, const v1::SessionRequest::Claim& claim);
+  absl::Status Offer(SessionId session, const v1::SessionRequest::Offer& offer) { return copies_.Offer(session, offer); }
+  absl::Status Withdraw(SessionId session, LeaseId claim) { return copies_.Withdraw(session, claim); }
+
   // ---- data sets and status ----
 
   bool InUse(absl::string_view store) const;  // by a session
@@ -159,6 +167,7 @@ class Scheduler {
   absl::flat_hash_map<std::string, Stream*> streams_by_key_;
   absl::flat_hash_map<SessionId, std::unique_ptr<Session>> sessions_;
   absl::flat_hash_map<LeaseId, Lease> leases_;
+  DeviceCopies copies_;
   absl::flat_hash_map<PartId, PartState> parts_;
   std::deque<PartId> ready_parts_;  // not handed out yet
   std::list<Batch*> unleased_;      // sealed without a lease, least recently used first

@@ -23,25 +23,11 @@ absl::StatusOr<std::pair<UniqueFd, UniqueFd>> Channel::MakePair() {
 }
 
 absl::Status Channel::Send(const google::protobuf::MessageLite& message, int fd) {
-  std::string bytes = message.SerializeAsString();
+  const std::string bytes = message.SerializeAsString();
   if (bytes.size() > kMaxMessageBytes) {
     return absl::InternalError(absl::StrCat("worker message of ", bytes.size(), " bytes, at most ", kMaxMessageBytes));
   }
-  iovec data = {bytes.data(), bytes.size()};
-  msghdr header = {};
-  header.msg_iov = &data;
-  header.msg_iovlen = 1;
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-  if (fd >= 0) {
-    header.msg_control = control;
-    header.msg_controllen = sizeof(control);
-    cmsghdr* const rights = CMSG_FIRSTHDR(&header);
-    rights->cmsg_level = SOL_SOCKET;
-    rights->cmsg_type = SCM_RIGHTS;
-    rights->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(rights), &fd, sizeof(int));
-  }
-  if (TEMP_FAILURE_RETRY(::sendmsg(socket_.get(), &header, MSG_NOSIGNAL)) >= 0) return absl::OkStatus();
+  if (SendWithFd(socket_.get(), bytes, fd) >= 0) return absl::OkStatus();
   if (errno == EAGAIN) return absl::ResourceExhaustedError("worker socket: full");
   return absl::UnavailableError(absl::StrCat("worker socket: ", strerror(errno)));
 }
@@ -49,24 +35,11 @@ absl::Status Channel::Send(const google::protobuf::MessageLite& message, int fd)
 absl::StatusOr<std::optional<Channel::Received>> Channel::Receive() {
   Received received;
   received.bytes.resize(kMaxMessageBytes);
-  iovec data = {received.bytes.data(), received.bytes.size()};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-  msghdr header = {};
-  header.msg_iov = &data;
-  header.msg_iovlen = 1;
-  header.msg_control = control;
-  header.msg_controllen = sizeof(control);
-  const ssize_t size = TEMP_FAILURE_RETRY(::recvmsg(socket_.get(), &header, MSG_CMSG_CLOEXEC));
+  const ssize_t size = ReceiveWithFd(socket_.get(), absl::MakeSpan(received.bytes), &received.fd);
   if (size < 0 && errno == EAGAIN) return std::nullopt;
+  if (size < 0 && errno == EMSGSIZE) return absl::UnavailableError("worker socket: message cut short");
   if (size < 0) return absl::UnavailableError(absl::StrCat("worker socket: ", strerror(errno)));
   if (size == 0) return absl::UnavailableError("worker socket: closed");
-  const cmsghdr* const rights = CMSG_FIRSTHDR(&header);
-  if (rights != nullptr && rights->cmsg_type == SCM_RIGHTS) {
-    int fd;
-    memcpy(&fd, CMSG_DATA(rights), sizeof(int));
-    received.fd.reset(fd);
-  }
-  if (header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) return absl::UnavailableError("worker socket: message cut short");
   received.bytes.resize(static_cast<size_t>(size));
   return received;
 }

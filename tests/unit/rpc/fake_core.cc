@@ -80,6 +80,12 @@ void FakeCore::AdvanceSession(Peer peer, v1::SessionRequest::Advance request) {
   Note(absl::StrCat("advance ", request.credits()));
 }
 
+void FakeCore::ShareCopy(Peer, v1::SessionRequest request) {
+  if (request.has_claim()) Note(absl::StrCat("claim ", request.claim().lease()));
+  if (request.has_offer()) Note(absl::StrCat("offer ", request.offer().claim()));
+  if (request.has_withdraw()) Note(absl::StrCat("withdraw ", request.withdraw().claim()));
+}
+
 void FakeCore::CloseSession(Peer peer) {
   on_close(peer);
   Note("close");

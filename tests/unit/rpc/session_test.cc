@@ -54,6 +54,18 @@ TEST_F(SessionTest, Messages_ReachTheCoreInTheirOrder) {
               ElementsAre("open a", "advance 1", "advance 2", "advance 3", "advance 4", "advance 5", "close"));
 }
 
+TEST_F(SessionTest, WhatIsSaidOfCopies_ReachesTheCore) {
+  SessionClient client(stub_.get());
+  v1::SessionRequest claim, offer, withdraw;
+  claim.mutable_claim()->set_lease(7);
+  offer.mutable_offer()->set_claim(7);
+  withdraw.mutable_withdraw()->set_claim(7);
+  ASSERT_TRUE(client.Open("a") && client.Write(claim) && client.Write(offer) && client.Write(withdraw));
+  client.HalfClose();
+  EXPECT_TRUE(client.Finish().ok());
+  EXPECT_THAT(core_.events(), ElementsAre("open a", "claim 7", "offer 7", "withdraw 7", "close"));
+}
+
 TEST_F(SessionTest, Send_ManyReplies_ArriveInTheirOrder) {
   SessionClient client(stub_.get());
   const auto peer = Open(&client);
