@@ -37,6 +37,9 @@ absl::StatusOr<std::unique_ptr<Assembler>> Assembler::Open(std::shared_ptr<Devic
   if ((options.allocator.allocate == nullptr) != (options.allocator.free == nullptr)) {
     return absl::InvalidArgumentError("allocator: needs both allocate and free, or neither");
   }
+  if (options.share && options.allocator.allocate != nullptr) {
+    return absl::InvalidArgumentError("share: not with an allocator, whose memory other processes cannot map");
+  }
   auto core = std::make_shared<AssemblerCore>(std::move(runtime), std::move(source), options);
   if (absl::Status status = core->Open(); !status.ok()) return status;
   return std::unique_ptr<Assembler>(new Assembler(std::move(core)));

@@ -13,8 +13,8 @@
 //
 // While step k trains, step k + 1 is uploaded: `depth` batches have their own place in device memory, all allocated at
 // Open, so that memory can run out there and not later. A batch's lease goes back to the daemon when its bytes were
-// copied, not before and not later; where a failing device leaves that open, at Close. No call waits for the device as
-// a whole.
+// copied, not before and not later; where a failing device leaves that open, at Close. That of a batch which another
+// process uploaded goes back when its use has ended. No call waits for the device as a whole.
 //
 // Order on the device: what the consumer puts into its queue after Next comes after the upload; a DeviceBatch that is
 // destroyed is overwritten after what the queue holds by then. The same goes for the queues that UseOn was told. All
@@ -69,6 +69,10 @@ struct AssemblerOptions {
   uint64_t register_budget_bytes = uint64_t{1} << 30;
   DeviceAllocator allocator = {};  // empty: the runtime's
   ExpandOptions expand = {};       // what is made on the device of what is uploaded
+  // Uploads for other processes that read the same stream on this device and share too, and reads what they upload: up
+  // to depth - min_depth batches at once, so the more depth, the more is shared. Nobody may write to tensors that were
+  // uploaded (those that were expanded are each process' own). SHARING.md. Not with an allocator.
+  bool share = false;
 };
 
 struct SlotUse;
@@ -112,7 +116,8 @@ struct AssemblerReport {
   uint64_t device_bytes;      // allocated at Open: the ceiling
   uint64_t registered_bytes;  // of segments
   uint64_t pinned_bytes;      // of the ring
-  uint64_t batches;           // uploaded
+  uint64_t batches;           // that came to the device, of these
+  uint64_t borrowed_batches;  // read where another process had uploaded them
   uint64_t uploaded_bytes;
   uint64_t expanded_bytes;
   std::string notice;  // what is not as it was asked for, and why; else empty

@@ -17,6 +17,8 @@ namespace {
 constexpr absl::Duration kPoll = absl::Milliseconds(100);
 // After this the device is taken to hang.
 constexpr absl::Duration kDeviceDeadline = absl::Seconds(60);
+// How often it is looked, while there is nothing to upload, whether what is shared is no longer used.
+constexpr absl::Duration kSharingPoll = absl::Milliseconds(1);
 
 }  // namespace
 
@@ -43,6 +45,7 @@ absl::Status AssemblerCore::Open() {
   if (__builtin_add_overflow(extent_bytes_ - tensor::kExtentHeaderBytes, expansion_.max_bytes(), &slot_bytes_)) {
     return absl::InvalidArgumentError("batch_bytes: too large");
   }
+  if (options_.share) STOKER_RETURN_IF_ERROR(Share());
   STOKER_RETURN_IF_ERROR(Allocate());
   staging_ =
       std::make_unique<Staging>(*runtime_, StagingOptions{.mode = options_.staging,
@@ -51,6 +54,21 @@ absl::Status AssemblerCore::Open() {
   STOKER_ASSIGN_OR_RETURN(copy_queue_, OwnQueue(*runtime_));
   if (!expansion_.empty()) STOKER_RETURN_IF_ERROR(AllocateExpansion());
   StartThreads();
+  return absl::OkStatus();
+}
+
+// Where that is not possible, batches are uploaded by each process, and the report says why.
+absl::Status AssemblerCore::Share() {
+  absl::StatusOr<void*> memory = runtime_->AllocateExportable(1);
+  if (absl::IsFailedPrecondition(memory.status()) || absl::IsUnavailable(memory.status())) {
+    absl::MutexLock lock(&mu_);
+    report_.notice = absl::StrCat("batches are not shared with other processes: ", memory.status().message());
+    return absl::OkStatus();
+  }
+  STOKER_RETURN_IF_ERROR(memory.status());
+  runtime_->Free(*memory);
+  STOKER_ASSIGN_OR_RETURN(sharing_,
+                          CopySharing::Create(*runtime_, static_cast<size_t>(options_.depth - options_.min_depth)));
   return absl::OkStatus();
 }
 
@@ -113,30 +131,34 @@ absl::Status AssemblerCore::Allocate() {
   report_.depth = static_cast<int>(slots_.size());
   report_.device_bytes = slots_.size() * slot_bytes_;
   if (report_.depth < options_.depth) {
-    report_.notice = absl::StrCat(report_.depth, " instead of ", options_.depth, " batches on the device: ", needs,
-                                  ", and there is room for no more");
+    absl::StrAppend(&report_.notice, report_.notice.empty() ? "" : "; ", report_.depth, " instead of ", options_.depth,
+                    " batches on the device: ", needs, ", and there is room for no more");
   }
   return absl::OkStatus();
 }
 
 absl::Status AssemblerCore::AllocateSlot() {
   Slot slot;
-  const uint64_t bytes = std::max<uint64_t>(slot_bytes_, 1);
   STOKER_ASSIGN_OR_RETURN(slot.copied, OwnEvent(*runtime_));
   STOKER_ASSIGN_OR_RETURN(slot.ready, OwnEvent(*runtime_));
   slot.released.emplace_back();
   STOKER_ASSIGN_OR_RETURN(slot.released[0], OwnEvent(*runtime_));
-  if (options_.allocator.allocate != nullptr) {
-    slot.memory = static_cast<uint8_t*>(options_.allocator.allocate(bytes));
-    if (slot.memory == nullptr) {
-      return absl::ResourceExhaustedError(absl::StrCat("the caller's allocator has no ", FormatSize(bytes)));
-    }
-  } else {
-    STOKER_ASSIGN_OR_RETURN(slot.own, Own<DeviceMemory>(*runtime_, runtime_->Allocate(bytes)));
-    slot.memory = static_cast<uint8_t*>(slot.own.get());
-  }
+  STOKER_RETURN_IF_ERROR(AllocateMemory(slots_.size(), slot));
   slots_.push_back(std::move(slot));
   return absl::OkStatus();
+}
+
+absl::Status AssemblerCore::AllocateMemory(size_t number, Slot& slot) {
+  const uint64_t bytes = std::max<uint64_t>(slot_bytes_, 1);
+  if (options_.allocator.allocate != nullptr) {
+    slot.memory = static_cast<uint8_t*>(options_.allocator.allocate(bytes));
+    if (slot.memory != nullptr) return absl::OkStatus();
+    return absl::ResourceExhaustedError(absl::StrCat("the caller's allocator has no ", FormatSize(bytes)));
+  }
+  absl::StatusOr<void*> memory = sharing_ ? runtime_->AllocateExportable(bytes) : runtime_->Allocate(bytes);
+  STOKER_ASSIGN_OR_RETURN(slot.own, Own<DeviceMemory>(*runtime_, std::move(memory)));
+  slot.memory = static_cast<uint8_t*>(slot.own.get());
+  return sharing_ ? sharing_->SetPlace(number, slot.memory, bytes) : absl::OkStatus();
 }
 
 absl::Status AssemblerCore::AllocateExpansion() {
@@ -174,8 +196,17 @@ void AssemblerCore::Close() {
     expand_queue_.Reset();
     staging_.reset();  // pinned and registered memory
   }
-  absl::MutexLock lock(&mu_);
-  items_.clear();  // what nobody fetched nobody used: no slot to give back
+  if (sharing_) sharing_->Close();
+  std::vector<Returned> returned;
+  {
+    absl::MutexLock lock(&mu_);
+    for (const Item& item : items_) {
+      if (item.batch.has_value()) slots_[item.batch->slot_].borrowed.reset();
+    }
+    items_.clear();  // what nobody fetched nobody used: no slot to give back
+    std::swap(returned, returned_);
+  }
+  for (const Returned& each : returned) AwaitUse(each);
 }
 
 // ---- The uploader.
@@ -205,11 +236,61 @@ void AssemblerCore::RunUploader() {
 }
 
 bool AssemblerCore::AwaitFreeSlot(size_t* slot) {
-  absl::MutexLock lock(&mu_);
-  mu_.Await(absl::Condition(this, &AssemblerCore::CanUpload));
-  if (closing_ || !failure_.ok()) return false;
-  *slot = free_.front();
-  return true;
+  while (true) {
+    if (sharing_) TakeBackLent();
+    if (sharing_) ReturnBorrowed();
+    absl::MutexLock lock(&mu_);
+    const bool looks_again = !returned_.empty() || (sharing_ && sharing_->lent() > 0);
+    const absl::Duration timeout = looks_again ? kSharingPoll : absl::InfiniteDuration();
+    mu_.AwaitWithTimeout(absl::Condition(this, &AssemblerCore::HasToLook), timeout);
+    shared_came_back_ = false;
+    if (!CanUpload()) continue;
+    if (closing_ || !failure_.ok()) return false;
+    *slot = free_.front();
+    return true;
+  }
+}
+
+void AssemblerCore::TakeBackLent() {
+  for (const CopySharing::Place& place : sharing_->TakeBack()) {
+    Slot& slot = slots_[place.slot];
+    absl::Status status;
+    if (place.lost) {
+      for (const OwnedEvent& event : slot.released) status.Update(runtime_->Wait(event.get(), kDeviceDeadline));
+      if (status.ok()) {
+        slot.own.Reset();
+        status = AllocateMemory(place.slot, slot);
+      }
+    }
+    if (!status.ok()) {
+      Fail(Annotate(status, "a place that was shared, in other memory"));
+      return;
+    }
+    absl::MutexLock lock(&mu_);
+    free_.push_back(place.slot);
+  }
+}
+
+void AssemblerCore::ReturnBorrowed() {
+  std::vector<Returned> returned;
+  {
+    absl::MutexLock lock(&mu_);
+    returned = std::exchange(returned_, {});
+  }
+  for (Returned& each : returned) {
+    const bool used = std::any_of(each.released.begin(), each.released.end(), [this](Event event) {
+      const absl::StatusOr<bool> come = runtime_->Query(event);
+      return !come.ok() || !*come;  // of a device that failed it is not known: until Close
+    });
+    if (!used) continue;
+    absl::MutexLock lock(&mu_);
+    returned_.push_back(std::move(each));
+  }
+}
+
+// Then the lease may go.
+void AssemblerCore::AwaitUse(const Returned& returned) const {
+  for (const Event event : returned.released) (void)runtime_->Wait(event, kDeviceDeadline);  // or it has failed
 }
 
 absl::StatusOr<std::optional<Batch>> AssemblerCore::NextOfSource() {
@@ -221,42 +302,53 @@ absl::StatusOr<std::optional<Batch>> AssemblerCore::NextOfSource() {
 }
 
 absl::StatusOr<DeviceBatch> AssemblerCore::Upload(size_t slot, Batch batch) {
-  const absl::StatusOr<absl::Span<const uint8_t>> bytes = BytesOf(batch);
-  bool in_place = false;
-  DeviceBatch result = Describe(slot, batch);
+  const std::string name = absl::StrCat("batch ", batch.epoch(), ":", batch.step());
+  absl::StatusOr<absl::Span<const uint8_t>> bytes = BytesOf(batch);
+  if (!bytes.ok()) return Annotate(bytes.status(), name);
+  CopySharing::Copy copy;
+  if (sharing_) copy = sharing_->Claim(*batch.data(), bytes->size(), slot);
+  const bool borrowed = copy.memory != nullptr;
+  DeviceBatch result =
+      Describe(slot, batch, borrowed ? static_cast<uint8_t*>(copy.memory->get()) : slots_[slot].memory);
+  if (borrowed) bytes = absl::Span<const uint8_t>();
+  const Expansion::Places places = {result.tensors_, slots_[slot].memory + slot_bytes_ - expansion_.max_bytes(),
+                                    static_cast<const double*>(shared_.get()), WordsOnDevice(result.words_)};
+  std::vector<DeviceTensor> made;
   Program program;
-  absl::Status status = bytes.status();
-  if (status.ok()) {
-    const Expansion::Places places = {result.tensors_, slots_[slot].memory + slot_bytes_ - expansion_.max_bytes(),
-                                      static_cast<const double*>(shared_.get()), WordsOnDevice(result.words_)};
-    std::vector<DeviceTensor> made;
-    status = expansion_.Plan(batch, places, &made, &program);
-    for (DeviceTensor& tensor : made) {
-      result.expanded_bytes_ += tensor.bytes;
-      result.tensors_.push_back(std::move(tensor));
-    }
-  }
+  bool in_place = false;
+  absl::Status status = expansion_.Plan(batch, places, &made, &program);
   if (status.ok()) status = EnqueueCopy(slot, batch, *bytes, &in_place);
   if (status.ok()) status = EnqueueExpansion(result, program);
   if (status.ok() && !in_place) status = batch.Check();
   if (!status.ok()) {
     copy_queue_.Reset();  // returns when nothing reads the batch any more
-    return Annotate(status, absl::StrCat("batch ", batch.epoch(), ":", batch.step()));
+    if (copy.lent) sharing_->GiveUp(slot);
+    return Annotate(status, name);
   }
   result.uploaded_bytes_ = bytes->size();
+  for (DeviceTensor& tensor : made) {
+    result.expanded_bytes_ += tensor.bytes;
+    result.tensors_.push_back(std::move(tensor));
+  }
+  if (borrowed) slots_[slot].borrowed = {batch, std::move(copy.memory)};
+  NoteUploaded(result, std::move(batch), in_place, copy.lent, program.count > 0);
+  return result;
+}
+
+void AssemblerCore::NoteUploaded(DeviceBatch& result, Batch batch, bool in_place, bool lent, bool expands) {
   absl::MutexLock lock(&mu_);
-  if (in_place || program.count > 0) {
+  if (in_place || lent || expands) {
     std::optional<Batch> read = in_place ? std::optional<Batch>(std::move(batch)) : std::nullopt;
-    pending_.push_back({std::move(read), slot, result.words_, result.epoch_, result.step_});
+    pending_.push_back({std::move(read), lent, result.slot_, result.words_, result.epoch_, result.step_});
     ++looking_at_;
   }
   ++report_.batches;
+  if (slots_[result.slot_].borrowed) ++report_.borrowed_batches;
   report_.uploaded_bytes += result.uploaded_bytes_;
   report_.expanded_bytes += result.expanded_bytes_;
   report_.registered_bytes = staging_->registered_bytes();
   report_.pinned_bytes = staging_->pinned_bytes();
   staging_notice_ = staging_->notice();
-  return result;
 }
 
 // What is uploaded: all after the extent's header, up to the last tensor's end.
@@ -273,7 +365,7 @@ absl::StatusOr<absl::Span<const uint8_t>> AssemblerCore::BytesOf(const Batch& ba
                                                    " that the stream announced for its largest"));
 }
 
-DeviceBatch AssemblerCore::Describe(size_t slot, const Batch& batch) {
+DeviceBatch AssemblerCore::Describe(size_t slot, const Batch& batch, uint8_t* memory) {
   DeviceBatch result;
   result.slot_ = slot;
   result.words_ = next_words_++ % WordSets();
@@ -285,7 +377,7 @@ DeviceBatch AssemblerCore::Describe(size_t slot, const Batch& batch) {
     result.tensors_.push_back({std::string(tensor.name),
                                tensor.dtype,
                                {tensor.shape.begin(), tensor.shape.end()},
-                               slots_[slot].memory + (tensor.bytes.data() - begin),
+                               memory + (tensor.bytes.data() - begin),
                                tensor.bytes.size()});
   }
   return result;
@@ -295,8 +387,10 @@ absl::Status AssemblerCore::EnqueueCopy(size_t slot, const Batch& batch, absl::S
                                         bool* in_place) {
   const Queue queue = copy_queue_.get();
   for (const OwnedEvent& event : slots_[slot].released) STOKER_RETURN_IF_ERROR(runtime_->QueueWait(queue, event.get()));
-  STOKER_ASSIGN_OR_RETURN(*in_place,
-                          staging_->Upload(queue, *batch.data(), bytes, slots_[slot].memory, kDeviceDeadline));
+  if (!bytes.empty()) {
+    STOKER_ASSIGN_OR_RETURN(*in_place,
+                            staging_->Upload(queue, *batch.data(), bytes, slots_[slot].memory, kDeviceDeadline));
+  }
   return runtime_->Record(slots_[slot].copied.get(), queue);
 }
 
@@ -338,6 +432,7 @@ void AssemblerCore::RunReleaser() {
       pending_.pop_front();
     }
     if (absl::Status status = Look(pending); !status.ok()) {
+      if (pending.lent) sharing_->GiveUp(pending.slot);
       Fail(Annotate(status, absl::StrCat("batch ", pending.epoch, ":", pending.step)));
     }
     // Not known to be copied: to be kept until the queue is drained.
@@ -349,11 +444,12 @@ void AssemblerCore::RunReleaser() {
 
 // If the slot has been used again meanwhile, this waits for the later use too, which comes by itself.
 absl::Status AssemblerCore::Look(Pending& pending) {
-  if (pending.batch.has_value()) {
+  if (pending.batch.has_value() || pending.lent) {
     STOKER_RETURN_IF_ERROR(runtime_->Wait(slots_[pending.slot].copied.get(), kDeviceDeadline));
     // What was copied was the batch only if the memory holds it still.
-    STOKER_RETURN_IF_ERROR(pending.batch->Check());
+    if (pending.batch.has_value()) STOKER_RETURN_IF_ERROR(pending.batch->Check());
     pending.batch.reset();
+    if (std::exchange(pending.lent, false)) sharing_->Uploaded(pending.slot);
   }
   if (expansion_.empty()) return absl::OkStatus();
   STOKER_RETURN_IF_ERROR(runtime_->Wait(slots_[pending.slot].ready.get(), kDeviceDeadline));
@@ -423,15 +519,31 @@ absl::Status AssemblerCore::RecordReleased(Slot& slot, size_t number, Queue cons
 }
 
 void AssemblerCore::Return(size_t slot, absl::Span<const Queue> consumers) {
+  Returned returned;
   for (size_t i = 0; i < consumers.size(); ++i) {
     absl::Status status = RecordReleased(slots_[slot], i, consumers[i]);
-    if (status.ok()) continue;
+    if (status.ok()) {
+      returned.released.push_back(slots_[slot].released[i].get());
+      continue;
+    }
     // Without an event, there is only waiting: the memory must not change before the consumer is done.
     status.Update(runtime_->Drain(consumers[i]));
     Fail(Annotate(status, "a batch that was given back"));
   }
-  absl::MutexLock lock(&mu_);
-  free_.push_back(slot);
+  std::optional<Borrowed> borrowed = std::exchange(slots_[slot].borrowed, std::nullopt);
+  const bool lent = sharing_ && sharing_->Return(slot);
+  {
+    absl::MutexLock lock(&mu_);
+    shared_came_back_ = shared_came_back_ || lent || borrowed.has_value();
+    if (!lent) free_.push_back(slot);
+    if (!borrowed) return;
+    returned.borrowed = *std::move(borrowed);
+    if (!closing_) {
+      returned_.push_back(std::move(returned));
+      return;
+    }
+  }
+  AwaitUse(returned);
 }
 
 v1::Position AssemblerCore::position() const {
@@ -444,8 +556,11 @@ AssemblerReport AssemblerCore::report() const {
   AssemblerReport report = report_;
   const auto waiting =
       std::count_if(items_.begin(), items_.end(), [](const Item& item) { return item.batch.has_value(); });
-  report.held = report.depth - static_cast<int>(free_.size()) - static_cast<int>(waiting);
-  if (!staging_notice_.empty()) absl::StrAppend(&report.notice, report.notice.empty() ? "" : "; ", staging_notice_);
+  const size_t lent = sharing_ ? sharing_->lent() : 0;
+  report.held = report.depth - static_cast<int>(free_.size() + lent) - static_cast<int>(waiting);
+  for (const std::string& notice : {staging_notice_, sharing_ ? sharing_->notice() : ""}) {
+    if (!notice.empty()) absl::StrAppend(&report.notice, report.notice.empty() ? "" : "; ", notice);
+  }
   return report;
 }
 

@@ -6,6 +6,10 @@
 // DeviceBatch that ends gives its slot back.
 //
 // Of a slot, on the device: `released` (its consumers are done) -> copy -> `copied` (the lease may go).
+//
+// With sharing (sharing.h) a slot may be lent: it is free again when others are done too. And a batch may be borrowed:
+// its tensors are in another process' memory, the slot has only what was expanded. Its lease goes when its `released`
+// events have come. The uploader looks after both while it waits for a slot.
 #pragma once
 
 #include <deque>
@@ -18,6 +22,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "client/gpu/assembler.h"
+#include "client/gpu/sharing.h"
 
 namespace stoker::gpu {
 
@@ -37,12 +42,22 @@ class AssemblerCore final : public std::enable_shared_from_this<AssemblerCore> {
   void Close();
 
  private:
+  // A batch in another process' memory, kept until it is no longer read.
+  struct Borrowed {
+    Batch batch;
+    std::shared_ptr<ImportedMemory> memory;
+  };
+  struct Returned {
+    Borrowed borrowed;
+    std::vector<Event> released;
+  };
   struct Slot {
     uint8_t* memory = nullptr;
     DeviceMemory own;  // unless it is the caller's
     OwnedEvent copied;
     OwnedEvent ready;
     std::vector<OwnedEvent> released;  // one for each queue that its batch is used on
+    std::optional<Borrowed> borrowed;  // from the upload until it is returned
   };
   // What Next hands out: a batch, the end of an epoch, or the error after which nothing comes.
   struct Item {
@@ -52,6 +67,7 @@ class AssemblerCore final : public std::enable_shared_from_this<AssemblerCore> {
   // What the releaser has to look after.
   struct Pending {
     std::optional<Batch> batch;  // that the copy reads
+    bool lent;
     size_t slot;
     size_t words;
     uint64_t epoch, step;
@@ -59,6 +75,8 @@ class AssemblerCore final : public std::enable_shared_from_this<AssemblerCore> {
 
   absl::Status Allocate();
   absl::Status AllocateSlot();
+  absl::Status AllocateMemory(size_t number, Slot& slot);
+  absl::Status Share();
   absl::Status AllocateExpansion();
   void FreeSlots();
 
@@ -67,13 +85,18 @@ class AssemblerCore final : public std::enable_shared_from_this<AssemblerCore> {
 
   void RunUploader();
   bool AwaitFreeSlot(size_t* slot);
+  void TakeBackLent();
+  void ReturnBorrowed();
+  void AwaitUse(const Returned& returned) const;
   absl::StatusOr<std::optional<Batch>> NextOfSource();
   absl::StatusOr<DeviceBatch> Upload(size_t slot, Batch batch);
   absl::StatusOr<absl::Span<const uint8_t>> BytesOf(const Batch& batch) const;
-  DeviceBatch Describe(size_t slot, const Batch& batch);
+  DeviceBatch Describe(size_t slot, const Batch& batch, uint8_t* memory);
   uint32_t* WordsOnDevice(size_t words) const;
   uint32_t* WordsOnHost(size_t words) const;
+  // Of no bytes: there is nothing to copy.
   absl::Status EnqueueCopy(size_t slot, const Batch& batch, absl::Span<const uint8_t> bytes, bool* in_place);
+  void NoteUploaded(DeviceBatch& result, Batch batch, bool in_place, bool lent, bool expands);
   absl::Status EnqueueExpansion(const DeviceBatch& batch, const Program& program);
   void Put(Item item);
 
@@ -85,6 +108,7 @@ class AssemblerCore final : public std::enable_shared_from_this<AssemblerCore> {
   bool CanUpload() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     return closing_ || !failure_.ok() || (!free_.empty() && looking_at_ < WordSets());
   }
+  bool HasToLook() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return shared_came_back_ || CanUpload(); }
   size_t WordSets() const { return 2 * slots_.size(); }
   bool HasItem() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return closing_ || !failure_.ok() || !items_.empty(); }
   bool HasPending() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return uploads_over_ || !pending_.empty(); }
@@ -100,12 +124,13 @@ class AssemblerCore final : public std::enable_shared_from_this<AssemblerCore> {
   Expansion expansion_;
   uint64_t slot_bytes_ = 0;
   std::vector<Slot> slots_;
-  DeviceMemory shared_;               // the expansion's constants, then the error words
-  PinnedMemory host_words_;           // the host's copy of the words
-  size_t next_words_ = 0;             // the uploader's
-  std::unique_ptr<Staging> staging_;  // the uploader's
-  OwnedQueue copy_queue_;             // the uploader's; drained before staging and slots go
-  OwnedQueue expand_queue_;           // so that a copy need not wait for the expansion before it
+  DeviceMemory shared_;                   // the expansion's constants, then the error words
+  PinnedMemory host_words_;               // the host's copy of the words
+  size_t next_words_ = 0;                 // the uploader's
+  std::unique_ptr<CopySharing> sharing_;  // null: batches are not shared
+  std::unique_ptr<Staging> staging_;      // the uploader's
+  OwnedQueue copy_queue_;                 // the uploader's; drained before staging and slots go
+  OwnedQueue expand_queue_;               // so that a copy need not wait for the expansion before it
 
   std::vector<Batch> kept_;  // the releaser's: whose copy could not be waited for
 
@@ -117,7 +142,9 @@ class AssemblerCore final : public std::enable_shared_from_this<AssemblerCore> {
   std::deque<size_t> free_ ABSL_GUARDED_BY(mu_);
   std::deque<Item> items_ ABSL_GUARDED_BY(mu_);
   std::deque<Pending> pending_ ABSL_GUARDED_BY(mu_);
-  size_t looking_at_ ABSL_GUARDED_BY(mu_) = 0;  // pending_, and the one that the releaser has taken
+  size_t looking_at_ ABSL_GUARDED_BY(mu_) = 0;           // pending_, and the one that the releaser has taken
+  std::vector<Returned> returned_ ABSL_GUARDED_BY(mu_);  // borrowed, and perhaps still read by the device
+  bool shared_came_back_ ABSL_GUARDED_BY(mu_) = false;   // something lent or borrowed: the uploader shall look
   v1::Position position_ ABSL_GUARDED_BY(mu_);
   AssemblerReport report_ ABSL_GUARDED_BY(mu_) = {};
   std::string staging_notice_ ABSL_GUARDED_BY(mu_);

@@ -7,54 +7,17 @@
 #include <algorithm>
 #include <cstring>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "client/gpu/cuda_calls.h"
 #include "client/gpu/cuda_launch.h"
+#include "client/gpu/cuda_shared_memory.h"
 #include "shared/base/size.h"
 #include "shared/base/status_macros.h"
 
 namespace stoker::gpu {
 namespace {
-
-absl::StatusCode CodeOf(cudaError_t error) {
-  switch (error) {
-    case cudaErrorMemoryAllocation:
-      return absl::StatusCode::kResourceExhausted;
-    case cudaErrorInvalidValue:
-    case cudaErrorHostMemoryAlreadyRegistered:
-    case cudaErrorHostMemoryNotRegistered:
-    case cudaErrorInvalidResourceHandle:  // a stream of another device, say
-      return absl::StatusCode::kInvalidArgument;
-    case cudaErrorNotSupported:
-    case cudaErrorDeviceUninitialized:
-    case cudaErrorStreamCaptureUnsupported:
-    case cudaErrorStreamCaptureIsolation:
-      return absl::StatusCode::kFailedPrecondition;
-    case cudaErrorNoDevice:
-    case cudaErrorInvalidDevice:
-    case cudaErrorInsufficientDriver:
-    case cudaErrorInitializationError:
-    case cudaErrorStubLibrary:
-    case cudaErrorCompatNotSupportedOnDevice:
-    case cudaErrorUnsupportedPtxVersion:
-    case cudaErrorInvalidDeviceFunction:
-    case cudaErrorDevicesUnavailable:
-    case cudaErrorSystemDriverMismatch:
-    case cudaErrorNoKernelImageForDevice:
-      return absl::StatusCode::kUnavailable;
-    default:
-      return absl::StatusCode::kInternal;
-  }
-}
-
-// The one way from CUDA's errors to ours. CUDA remembers the error and would give it to the next, innocent call:
-// forgotten here.
-absl::Status ToStatus(cudaError_t error, absl::string_view call, uint64_t bytes = 0) {
-  if (error == cudaSuccess) return absl::OkStatus();
-  (void)cudaGetLastError();
-  return absl::Status(CodeOf(error), absl::StrCat(call, bytes > 0 ? absl::StrCat(" of ", FormatSize(bytes)) : "", ": ",
-                                                  cudaGetErrorName(error), ": ", cudaGetErrorString(error)));
-}
 
 cudaStream_t StreamOf(Queue queue) { return reinterpret_cast<cudaStream_t>(queue); }
 cudaEvent_t EventOf(Event event) { return reinterpret_cast<cudaEvent_t>(event); }
@@ -66,23 +29,8 @@ struct Driver {
   CUresult (*pop)(CUcontext*) = nullptr;
   CUresult (*get)(CUdevice*, int) = nullptr;
   CUresult (*retain)(CUcontext*, CUdevice) = nullptr;
+  CUresult (*uuid)(CUuuid*, CUdevice) = nullptr;
 };
-
-// The driver's errors have the runtime's numbers.
-absl::Status ToStatus(CUresult error, absl::string_view call) {
-  return ToStatus(static_cast<cudaError_t>(error), call);
-}
-
-template <typename Function>
-absl::Status Find(const char* name, Function* function) {
-  cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
-  void* address = nullptr;
-  STOKER_RETURN_IF_ERROR(
-      ToStatus(cudaGetDriverEntryPointByVersion(name, &address, 12000, cudaEnableDefault, &found), name));
-  if (found != cudaDriverEntryPointSuccess) return absl::UnavailableError(absl::StrCat("the driver has no ", name));
-  *function = reinterpret_cast<Function>(address);
-  return absl::OkStatus();
-}
 
 absl::StatusOr<Driver> FindDriver() {
   Driver driver;
@@ -90,6 +38,7 @@ absl::StatusOr<Driver> FindDriver() {
   STOKER_RETURN_IF_ERROR(Find("cuCtxPopCurrent", &driver.pop));
   STOKER_RETURN_IF_ERROR(Find("cuDeviceGet", &driver.get));
   STOKER_RETURN_IF_ERROR(Find("cuDevicePrimaryCtxRetain", &driver.retain));
+  STOKER_RETURN_IF_ERROR(Find("cuDeviceGetUuid", &driver.uuid));
   return driver;
 }
 
@@ -120,11 +69,12 @@ class OnDevice {
 
 class CudaRuntime final : public DeviceRuntime {
  public:
-  CudaRuntime(const Driver& driver, CUcontext context, DeviceInfo info, int max_shared_bytes)
+  CudaRuntime(const Driver& driver, CUdevice device, CUcontext context, DeviceInfo info, int max_shared_bytes)
       : driver_(driver),
         context_(context),
         max_shared_bytes_(static_cast<uint32_t>(max_shared_bytes)),
-        info_(std::move(info)) {}
+        info_(std::move(info)),
+        shared_memory_(CudaSharedMemory::Create(device)) {}
 
   const DeviceInfo& info() const override { return info_; }
 
@@ -134,6 +84,8 @@ class CudaRuntime final : public DeviceRuntime {
     return device;
   }
   void Free(void* device) override {
+    const OnDevice current(driver_, context_);
+    if (shared_memory_.ok() && (*shared_memory_)->Free(device)) return;
     Try([=] { return cudaFree(device); });
   }
 
@@ -237,26 +189,16 @@ class CudaRuntime final : public DeviceRuntime {
     return Do("cudaStreamWaitEvent", 0, [=] { return cudaStreamWaitEvent(StreamOf(queue), EventOf(event), 0); });
   }
 
-  absl::StatusOr<ExportedMemory> Export(void* device, uint64_t bytes) override {
-    cudaIpcMemHandle_t handle;
-    STOKER_RETURN_IF_ERROR(Do("cudaIpcGetMemHandle", bytes, [&] { return cudaIpcGetMemHandle(&handle, device); }));
-    ExportedMemory exported = {};
-    static_assert(sizeof(handle) == sizeof(exported.handle));
-    std::memcpy(exported.handle, &handle, sizeof(handle));
-    exported.bytes = bytes;
-    return exported;
+  absl::StatusOr<void*> AllocateExportable(uint64_t bytes) override {
+    return WithSharedMemory([=](CudaSharedMemory& memory) { return memory.Allocate(bytes); });
   }
-  absl::StatusOr<void*> Import(const ExportedMemory& memory) override {
-    cudaIpcMemHandle_t handle;
-    std::memcpy(&handle, memory.handle, sizeof(handle));
-    void* device = nullptr;
-    STOKER_RETURN_IF_ERROR(Do("cudaIpcOpenMemHandle", memory.bytes,
-                              [&] { return cudaIpcOpenMemHandle(&device, handle, cudaIpcMemLazyEnablePeerAccess); }));
-    return device;
+  absl::StatusOr<UniqueFd> Export(void* device) override {
+    return WithSharedMemory([=](CudaSharedMemory& memory) { return memory.Export(device); });
   }
-  void CloseImport(void* device) override {
-    Try([=] { return cudaIpcCloseMemHandle(device); });
+  absl::StatusOr<void*> Import(int file, uint64_t bytes) override {
+    return WithSharedMemory([=](CudaSharedMemory& memory) { return memory.Import(file, bytes); });
   }
+  void CloseImport(void* device) override { Free(device); }
 
  private:
   template <typename Call>
@@ -269,6 +211,14 @@ class CudaRuntime final : public DeviceRuntime {
   template <typename Call>
   void Try(Call call) const {
     (void)Do("", 0, call);
+  }
+
+  template <typename Call>
+  auto WithSharedMemory(Call call) -> decltype(call(std::declval<CudaSharedMemory&>())) {
+    STOKER_RETURN_IF_ERROR(shared_memory_.status());
+    const OnDevice current(driver_, context_);
+    STOKER_RETURN_IF_ERROR(current.status());
+    return call(**shared_memory_);
   }
 
   // From other memory CUDA would copy too, but wait for it, and read it at another time than the contract says.
@@ -289,6 +239,7 @@ class CudaRuntime final : public DeviceRuntime {
   const CUcontext context_;
   const uint32_t max_shared_bytes_;
   const DeviceInfo info_;
+  const absl::StatusOr<std::unique_ptr<CudaSharedMemory>> shared_memory_;  // or why it cannot be had
 };
 
 absl::StatusOr<int> Attribute(cudaDeviceAttr attribute, int device) {
@@ -321,8 +272,12 @@ absl::StatusOr<std::unique_ptr<DeviceRuntime>> Open(int device) {
   STOKER_ASSIGN_OR_RETURN(const int max_shared_bytes, Attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
   // A device that none of the kernels' builds runs on shows here, not at the first batch.
   STOKER_RETURN_IF_ERROR(ToStatus(PrepareLaunch(max_shared_bytes), "cudaFuncSetAttribute"));
-  return std::make_unique<CudaRuntime>(driver, context,
+  CUuuid uuid = {};
+  STOKER_RETURN_IF_ERROR(ToStatus(driver.uuid(&uuid, handle), "cuDeviceGetUuid"));
+  const std::string id = absl::BytesToHexString(absl::string_view(uuid.bytes, sizeof(uuid.bytes)));
+  return std::make_unique<CudaRuntime>(driver, handle, context,
                                        DeviceInfo{.name = properties.name,
+                                                  .id = absl::StrCat("cuda ", id),
                                                   .memory_bytes = properties.totalGlobalMem,
                                                   .on_device = true,
                                                   .can_register = can_register},

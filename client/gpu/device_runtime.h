@@ -30,6 +30,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "client/gpu/kernels/program.h"
+#include "shared/base/unique_fd.h"
 
 namespace stoker::gpu {
 
@@ -39,15 +40,10 @@ using Event = struct EventHandle*;
 
 struct DeviceInfo {
   std::string name;           // "NVIDIA H100 80GB HBM3", "host"
+  std::string id;             // of this very device, the same in all processes that can import each other's memory
   uint64_t memory_bytes = 0;  // in all
   bool on_device = false;     // false: the "device" is this process' own memory
   bool can_register = false;  // RegisterHost may succeed for memory that is mapped read-only
-};
-
-// Memory of the device that another process may map. Plain bytes, valid as long as the allocation is.
-struct ExportedMemory {
-  unsigned char handle[64];
-  uint64_t bytes;
 };
 
 inline constexpr uint64_t kDeviceAlignment = 256;
@@ -101,12 +97,13 @@ class DeviceRuntime {
   // What is queued from now on is done after the event as recorded now. Blocks nobody.
   virtual absl::Status QueueWait(Queue queue, Event event) = 0;
 
-  // To share an allocation, made by Allocate, with other processes on the same device: Export here, Import there, and
-  // CloseImport when done. The allocation must live until all have closed it. FailedPrecondition where the platform
-  // cannot, or where the importing process is the exporting one and the platform wants two. HostRuntime: within one
-  // runtime only.
-  virtual absl::StatusOr<ExportedMemory> Export(void* device, uint64_t bytes) = 0;
-  virtual absl::StatusOr<void*> Import(const ExportedMemory& memory) = 0;
+  // Memory that other processes on the same device may map too; Free as of Allocate. It is counted: the bytes stay
+  // until the last process, alive or not, has unmapped them. Export gives a descriptor that can be sent to another
+  // process, and Import maps it there (or here), until CloseImport. FailedPrecondition where the platform cannot.
+  // REQUIRES: `device` came from AllocateExportable; `bytes` is what was allocated.
+  virtual absl::StatusOr<void*> AllocateExportable(uint64_t bytes) = 0;
+  virtual absl::StatusOr<UniqueFd> Export(void* device) = 0;
+  virtual absl::StatusOr<void*> Import(int memory, uint64_t bytes) = 0;
   virtual void CloseImport(void* device) = 0;
 };
 

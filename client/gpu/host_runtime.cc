@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/gpu/host_runtime.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -13,6 +17,7 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "client/gpu/kernels/host_grid.h"
+#include "shared/base/posix.h"
 #include "shared/base/size.h"
 #include "shared/base/status_macros.h"
 
@@ -24,6 +29,12 @@ absl::Status Failure(absl::StatusCode code, absl::string_view call, uint64_t byt
 }
 
 void* AlignedMemory(uint64_t bytes) { return ::aligned_alloc(4096, AlignUp(std::max<uint64_t>(bytes, 1), 4096)); }
+
+absl::StatusOr<void*> MapFile(absl::string_view call, int file, uint64_t size) {
+  void* const memory = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+  if (memory == MAP_FAILED) return ErrnoStatus(errno, call, FormatSize(size));
+  return memory;
+}
 
 uint64_t PhysicalMemory() {
   return static_cast<uint64_t>(::sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
@@ -102,7 +113,10 @@ std::unique_ptr<HostRuntime> HostRuntime::Create(const HostFaults& faults) {
 
 HostRuntime::HostRuntime(const HostFaults& faults)
     : faults_(faults),
-      info_({.name = "host", .memory_bytes = std::min(faults.memory_bytes, PhysicalMemory()), .can_register = true}),
+      info_({.name = "host",
+             .id = "host",
+             .memory_bytes = std::min(faults.memory_bytes, PhysicalMemory()),
+             .can_register = true}),
       random_(faults.seed) {}
 HostRuntime::~HostRuntime() = default;
 
@@ -135,24 +149,33 @@ absl::Duration HostRuntime::Delay() {
 absl::StatusOr<void*> HostRuntime::Allocate(uint64_t bytes) {
   STOKER_RETURN_IF_ERROR(Enter("Allocate", bytes));
   absl::MutexLock lock(&mu_);
-  void* const memory = bytes <= faults_.memory_bytes - device_bytes_ ? AlignedMemory(bytes) : nullptr;
-  if (memory == nullptr) {
-    return Failure(absl::StatusCode::kResourceExhausted, "Allocate", bytes,
-                   absl::StrCat("no memory: ", FormatSize(device_bytes_), " of ", FormatSize(faults_.memory_bytes),
-                                " are in use"));
-  }
-  device_.emplace(memory, bytes);
+  STOKER_RETURN_IF_ERROR(CheckRoom("Allocate", bytes));
+  void* const memory = AlignedMemory(bytes);
+  if (memory == nullptr) return Failure(absl::StatusCode::kResourceExhausted, "Allocate", bytes, "no memory");
+  device_.emplace(memory, Memory{bytes, UniqueFd()});
   device_bytes_ += bytes;
   return memory;
+}
+
+absl::Status HostRuntime::CheckRoom(absl::string_view call, uint64_t bytes) const {
+  if (bytes <= faults_.memory_bytes - device_bytes_) return absl::OkStatus();
+  return Failure(
+      absl::StatusCode::kResourceExhausted, call, bytes,
+      absl::StrCat("no memory: ", FormatSize(device_bytes_), " of ", FormatSize(faults_.memory_bytes), " are in use"));
 }
 
 void HostRuntime::Free(void* device) {
   absl::MutexLock lock(&mu_);
   const auto found = device_.find(device);
   if (found == device_.end()) return;
-  device_bytes_ -= found->second;
+  const Memory memory = std::move(found->second);
+  device_bytes_ -= memory.bytes;
   device_.erase(found);
-  ::free(device);
+  if (memory.file.valid()) {
+    (void)::munmap(device, std::max<uint64_t>(memory.bytes, 1));
+  } else {
+    ::free(device);
+  }
 }
 
 absl::StatusOr<void*> HostRuntime::AllocateHost(uint64_t bytes) {
@@ -315,35 +338,52 @@ absl::Status HostRuntime::QueueWait(Queue queue, Event event) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<ExportedMemory> HostRuntime::Export(void* device, uint64_t bytes) {
-  STOKER_RETURN_IF_ERROR(Enter("Export", bytes));
+absl::StatusOr<void*> HostRuntime::AllocateExportable(uint64_t bytes) {
+  STOKER_RETURN_IF_ERROR(Enter("AllocateExportable", bytes));
   absl::MutexLock lock(&mu_);
-  const auto found = device_.find(device);
-  if (found == device_.end() || found->second != bytes) {
-    return Failure(absl::StatusCode::kInvalidArgument, "Export", bytes, "no allocation of that size begins there");
+  STOKER_RETURN_IF_ERROR(CheckRoom("AllocateExportable", bytes));
+  UniqueFd file(::memfd_create("stoker device", MFD_CLOEXEC));
+  const uint64_t size = std::max<uint64_t>(bytes, 1);
+  if (!file.valid() || ::ftruncate(file.get(), static_cast<off_t>(size)) != 0) {
+    return ErrnoStatus(errno, "AllocateExportable", FormatSize(bytes));
   }
-  ExportedMemory exported = {};
-  exported.bytes = bytes;
-  std::memcpy(exported.handle, &device, sizeof(device));
-  return exported;
+  STOKER_ASSIGN_OR_RETURN(void* const memory, MapFile("AllocateExportable", file.get(), size));
+  device_.emplace(memory, Memory{bytes, std::move(file)});
+  device_bytes_ += bytes;
+  return memory;
 }
 
-absl::StatusOr<void*> HostRuntime::Import(const ExportedMemory& memory) {
-  STOKER_RETURN_IF_ERROR(Enter("Import", memory.bytes));
-  void* device;
-  std::memcpy(&device, memory.handle, sizeof(device));
+absl::StatusOr<UniqueFd> HostRuntime::Export(void* device) {
+  STOKER_RETURN_IF_ERROR(Enter("Export", 0));
   absl::MutexLock lock(&mu_);
   const auto found = device_.find(device);
-  if (found == device_.end() || found->second != memory.bytes) {
-    return Failure(absl::StatusCode::kInvalidArgument, "Import", memory.bytes, "no such allocation in this runtime");
+  if (found == device_.end() || !found->second.file.valid()) {
+    return Failure(absl::StatusCode::kInvalidArgument, "Export", 0, "no exportable allocation begins there");
   }
-  imports_.insert(device);
-  return device;
+  UniqueFd copy(::fcntl(found->second.file.get(), F_DUPFD_CLOEXEC, 0));
+  if (!copy.valid()) return ErrnoStatus(errno, "Export", "a descriptor");
+  return copy;
+}
+
+absl::StatusOr<void*> HostRuntime::Import(int memory, uint64_t bytes) {
+  STOKER_RETURN_IF_ERROR(Enter("Import", bytes));
+  const uint64_t size = std::max<uint64_t>(bytes, 1);
+  struct stat found = {};
+  if (::fstat(memory, &found) != 0 || static_cast<uint64_t>(found.st_size) != size) {
+    return Failure(absl::StatusCode::kInvalidArgument, "Import", bytes, "no memory of this size");
+  }
+  STOKER_ASSIGN_OR_RETURN(void* const mapped, MapFile("Import", memory, size));
+  absl::MutexLock lock(&mu_);
+  imports_.emplace(mapped, size);
+  return mapped;
 }
 
 void HostRuntime::CloseImport(void* device) {
   absl::MutexLock lock(&mu_);
-  if (const auto found = imports_.find(device); found != imports_.end()) imports_.erase(found);
+  const auto found = imports_.find(device);
+  if (found == imports_.end()) return;
+  (void)::munmap(device, found->second);
+  imports_.erase(found);
 }
 
 HostRuntime::Live HostRuntime::live() const {

@@ -13,7 +13,6 @@
 #include <atomic>
 #include <map>
 #include <memory>
-#include <set>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/string_view.h"
@@ -69,8 +68,9 @@ class HostRuntime final : public DeviceRuntime {
   absl::StatusOr<bool> Query(Event event) override;
   absl::Status Wait(Event event, absl::Duration timeout) override;
   absl::Status QueueWait(Queue queue, Event event) override;
-  absl::StatusOr<ExportedMemory> Export(void* device, uint64_t bytes) override;
-  absl::StatusOr<void*> Import(const ExportedMemory& memory) override;
+  absl::StatusOr<void*> AllocateExportable(uint64_t bytes) override;
+  absl::StatusOr<UniqueFd> Export(void* device) override;
+  absl::StatusOr<void*> Import(int memory, uint64_t bytes) override;
   void CloseImport(void* device) override;
 
   Live live() const;
@@ -80,6 +80,10 @@ class HostRuntime final : public DeviceRuntime {
  private:
   class HostQueue;
   struct HostEvent;
+  struct Memory {
+    uint64_t bytes;
+    UniqueFd file;  // of exportable memory
+  };
 
   explicit HostRuntime(const HostFaults& faults);
 
@@ -90,6 +94,7 @@ class HostRuntime final : public DeviceRuntime {
   absl::Duration Delay();
   absl::Status Copy(absl::string_view call, Queue queue, void* to, const void* from, const void* host, uint64_t bytes);
   bool IsPinned(const void* host, uint64_t bytes) const;
+  absl::Status CheckRoom(absl::string_view call, uint64_t bytes) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const HostFaults faults_;
   const DeviceInfo info_;
@@ -99,10 +104,10 @@ class HostRuntime final : public DeviceRuntime {
   std::atomic<bool> failed_ = false;
 
   mutable absl::Mutex mu_;
-  std::map<const void*, uint64_t> device_ ABSL_GUARDED_BY(mu_);     // bytes by address
+  std::map<const void*, Memory> device_ ABSL_GUARDED_BY(mu_);       // by address
   std::map<const uint8_t*, uint64_t> pinned_ ABSL_GUARDED_BY(mu_);  // allocated here
   std::map<const uint8_t*, uint64_t> registered_ ABSL_GUARDED_BY(mu_);
-  std::multiset<void*> imports_ ABSL_GUARDED_BY(mu_);
+  std::map<const void*, uint64_t> imports_ ABSL_GUARDED_BY(mu_);
   uint64_t device_bytes_ ABSL_GUARDED_BY(mu_) = 0;
   std::atomic<uint64_t> queues_ = 0;
   std::atomic<uint64_t> events_ = 0;

@@ -4,19 +4,43 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "stoker/batch.h"
 #include "stoker/v1/batch.pb.h"
 
 namespace stoker::client {
 
 // To whom a lease goes back. Thread-safe.
+//
+// And by whom sessions share copies of batches in a device's memory (client/gpu/SHARING.md): a copy is named by the
+// lease that it was claimed with, even when that has been released.
 class LeaseOwner {
  public:
   virtual ~LeaseOwner() = default;
   virtual void Release(uint64_t lease) = 0;
+
+  struct Claimed {
+    std::string memory;  // as it was offered: another's copy, to be read until the lease is released; empty: upload it
+    bool offer = false;  // for others too: Offer or Withdraw is due
+  };
+  // Asks who uploads the batch of this lease; waits while another session does. What is answered after the deadline is
+  // withdrawn. DeadlineExceeded, Unavailable when the session has ended, or knows nothing of copies.
+  virtual absl::StatusOr<Claimed> Claim(uint64_t lease, const std::string& device, bool may_offer,
+                                        absl::Time deadline) {
+    return absl::UnavailableError("claim: nobody to share with");
+  }
+  virtual void Offer(uint64_t claim, const std::string& memory) {}
+  // Nobody else is told of it from now on.
+  virtual void Withdraw(uint64_t claim) {}
+  // Whether nobody uses the withdrawn copy any more; true is said once. Unavailable when that cannot be known any more.
+  virtual absl::StatusOr<bool> IsFree(uint64_t claim) {
+    return absl::UnavailableError("withdraw: nobody to share with");
+  }
 };
 
 // Immutable once a user has it. The destructor gives the lease back.
@@ -30,6 +54,10 @@ class BatchData {
   BatchData& operator=(const BatchData&) = delete;
 
   void AttachLease(std::shared_ptr<LeaseOwner> owner, uint64_t lease);
+
+  // Who keeps the lease, null if there is none, and its number.
+  const std::shared_ptr<LeaseOwner>& owner() const { return owner_; }
+  uint64_t lease() const { return lease_; }
 
   // The whole segment that the extent is a part of, for who makes it known to a device. Empty: not told.
   void SetMapping(absl::Span<const uint8_t> mapping) { mapping_ = mapping; }

@@ -174,6 +174,54 @@ std::string Session::notice() const {
   return notice_;
 }
 
+// ---- copies in a device's memory ----
+
+absl::StatusOr<LeaseOwner::Claimed> Session::Claim(uint64_t lease, const std::string& device, bool may_offer,
+                                                   absl::Time deadline) {
+  {
+    absl::MutexLock lock(&mu_);
+    claims_[lease] = std::nullopt;
+  }
+  v1::SessionRequest request;
+  request.mutable_claim()->set_lease(lease);
+  request.mutable_claim()->set_device(device);
+  request.mutable_claim()->set_may_offer(may_offer);
+  Write(request);
+  absl::MutexLock lock(&mu_);
+  bool expired = false;
+  while (!claims_.at(lease) && !end_.ended && !expired) expired = claimed_.WaitWithDeadline(&mu_, deadline);
+  const auto answer = claims_.extract(lease);
+  if (answer.mapped()) return *answer.mapped();
+  if (end_.ended) return absl::UnavailableError(end_status_.message());
+  return absl::DeadlineExceededError("claim: another session has not uploaded the batch yet");
+}
+
+void Session::Offer(uint64_t claim, const std::string& memory) {
+  v1::SessionRequest request;
+  request.mutable_offer()->set_claim(claim);
+  request.mutable_offer()->set_memory(memory);
+  Write(request);
+}
+
+void Session::Withdraw(uint64_t claim) {
+  {
+    absl::MutexLock lock(&mu_);
+    withdrawn_[claim] = false;
+  }
+  v1::SessionRequest request;
+  request.mutable_withdraw()->set_claim(claim);
+  Write(request);
+}
+
+absl::StatusOr<bool> Session::IsFree(uint64_t claim) {
+  absl::MutexLock lock(&mu_);
+  const auto withdrawn = withdrawn_.find(claim);
+  const bool free = withdrawn != withdrawn_.end() && withdrawn->second;
+  if (!free && end_.ended) return absl::UnavailableError(end_status_.message());
+  if (free) withdrawn_.erase(withdrawn);
+  return free;
+}
+
 // ---- credits and leases ----
 
 bool Session::PendingLocked() const {
@@ -212,7 +260,14 @@ void Session::Flush() {
     advance->mutable_release()->Assign(pending_releases_.begin(), pending_releases_.end());
     pending_releases_.clear();
   }
-  (void)stream_->Write(advance_);  // a broken stream is the reader's to see
+  (void)stream_->Write(advance_);
+}
+
+// A broken stream is the reader's to see.
+void Session::Write(const v1::SessionRequest& request) {
+  absl::MutexLock write(&write_mu_);
+  if (end().ended) return;
+  (void)stream_->Write(request);
 }
 
 // Looks again after kLinger until nothing was pending for so long, so that a busy session wakes it once a message.
@@ -265,6 +320,7 @@ void Session::SetEnd(absl::Status status, bool lost) {
   queue_.clear();
   queued_batches_ = 0;
   changed_.SignalAll();
+  claimed_.SignalAll();
 }
 
 absl::Status Session::HandleReply(v1::SessionReply& reply) {
@@ -278,6 +334,12 @@ absl::Status Session::HandleReply(v1::SessionReply& reply) {
     case v1::SessionReply::kFailed:
       if (reply.failed().code() == 0) return absl::InternalError("the daemon failed the session without a code");
       return absl::Status(static_cast<absl::StatusCode>(reply.failed().code()), reply.failed().message());
+    case v1::SessionReply::kClaimed:
+      HandleClaimed(*reply.mutable_claimed());
+      return absl::OkStatus();
+    case v1::SessionReply::kCopyFree:
+      HandleCopyFree(reply.copy_free().claim());
+      return absl::OkStatus();
     case v1::SessionReply::MESSAGE_NOT_SET:
       break;
   }
@@ -332,6 +394,27 @@ absl::Status Session::HandleReady(v1::SessionReply::Ready& ready) {
   ++queued_batches_;
   changed_.Signal();
   return absl::OkStatus();
+}
+
+void Session::HandleClaimed(v1::SessionReply::Claimed& claimed) {
+  const uint64_t lease = claimed.lease();
+  {
+    absl::MutexLock lock(&mu_);
+    if (const auto waited_for = claims_.find(lease); waited_for != claims_.end()) {
+      waited_for->second = Claimed{std::move(*claimed.mutable_memory()), claimed.offer()};
+      claimed_.SignalAll();
+      return;
+    }
+  }
+  if (!claimed.offer()) return;
+  v1::SessionRequest request;  // too late: others shall not wait for it
+  request.mutable_withdraw()->set_claim(lease);
+  Write(request);
+}
+
+void Session::HandleCopyFree(uint64_t claim) {
+  absl::MutexLock lock(&mu_);
+  if (const auto withdrawn = withdrawn_.find(claim); withdrawn != withdrawn_.end()) withdrawn->second = true;
 }
 
 absl::StatusOr<std::shared_ptr<BatchData>> Session::Receive(v1::BatchDescriptor& descriptor, uint64_t lease) {

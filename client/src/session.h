@@ -16,11 +16,13 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
@@ -59,7 +61,14 @@ class Session : public LeaseOwner, public std::enable_shared_from_this<Session> 
   // the session ended.
   absl::StatusOr<Step> Next(absl::Time deadline);
 
+  // LeaseOwner
   void Release(uint64_t lease) override;
+  absl::StatusOr<Claimed> Claim(uint64_t lease, const std::string& device, bool may_offer,
+                                absl::Time deadline) override;
+  void Offer(uint64_t claim, const std::string& memory) override;
+  void Withdraw(uint64_t claim) override;
+  absl::StatusOr<bool> IsFree(uint64_t claim) override;
+
   void SetPrefetch(int prefetch);  // >= 0
 
   // Gives back what is queued, wakes who waits. Leases that are held stay until they are released.
@@ -84,12 +93,15 @@ class Session : public LeaseOwner, public std::enable_shared_from_this<Session> 
   void RunReader();
   void RunWriter();
   void Flush();  // writes pending credits and leases
+  void Write(const v1::SessionRequest& request);
 
   // Of the reader thread. A status that is not OK ends the session.
   absl::Status HandleReply(v1::SessionReply& reply);
   absl::Status HandleOpened(v1::SessionReply::Opened& opened);
   absl::Status HandleReady(v1::SessionReply::Ready& ready);
   absl::Status HandleEndOfEpoch(const v1::SessionReply::EndOfEpoch& end);
+  void HandleClaimed(v1::SessionReply::Claimed& claimed);
+  void HandleCopyFree(uint64_t claim);
   absl::StatusOr<std::shared_ptr<BatchData>> Receive(v1::BatchDescriptor& descriptor, uint64_t lease);
   absl::StatusOr<std::shared_ptr<BatchData>> Fetch(v1::BatchDescriptor& descriptor, uint64_t lease);
   void SetEnd(absl::Status status, bool lost);
@@ -123,6 +135,7 @@ class Session : public LeaseOwner, public std::enable_shared_from_this<Session> 
 
   mutable absl::Mutex mu_ ABSL_ACQUIRED_AFTER(write_mu_);
   absl::CondVar changed_;  // queue_, opened_, stopped_, end_
+  absl::CondVar claimed_;  // claims_, end_
   absl::CondVar pending_;  // for the writer: something is pending that it does not wait for, or is due, or quit_
   bool is_open_ ABSL_GUARDED_BY(mu_) = false;
   v1::SessionReply::Opened opened_ ABSL_GUARDED_BY(mu_);
@@ -133,6 +146,8 @@ class Session : public LeaseOwner, public std::enable_shared_from_this<Session> 
   uint64_t granted_ ABSL_GUARDED_BY(mu_) = 0;  // credits that have not come back as a batch
   uint64_t pending_credits_ ABSL_GUARDED_BY(mu_) = 0;
   std::vector<uint64_t> pending_releases_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_map<uint64_t, std::optional<Claimed>> claims_ ABSL_GUARDED_BY(mu_);  // that are waited for
+  absl::flat_hash_map<uint64_t, bool> withdrawn_ ABSL_GUARDED_BY(mu_);                 // copies: whether free
   bool lingering_ ABSL_GUARDED_BY(mu_) = false;  // the writer looks again within kLinger
   bool stopped_ ABSL_GUARDED_BY(mu_) = false;
   bool quit_ ABSL_GUARDED_BY(mu_) = false;

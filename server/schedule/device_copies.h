@@ -11,7 +11,8 @@
 //  - Who claims while it is on its way waits; the uploader gives it up, or its session ends: the next one uploads.
 //  - A session uses a copy from when it was told until it returns the lease that it asked with. So a session that dies
 //    frees its part as it frees its leases, and a copy is free when it is withdrawn and none of these leases is held.
-//  - When the uploader's session ends, nobody else is told of its copies. Those who use one know by other means that the
+//  - When the uploader's session ends, nobody else is told of its copies. Those who use one know by other means that
+//  the
 //    memory stays: the device's allocations are counted by the processes that map them.
 #pragma once
 
@@ -70,9 +71,9 @@ class DeviceCopies {
   void FreeIfUnused(LeaseId claim);
 
   Actions* const actions_;
-  absl::flat_hash_map<LeaseId, Copy> copies_;   // by claim
-  absl::flat_hash_map<Key, LeaseId> current_;   // the claims that are not withdrawn
-  absl::flat_hash_map<LeaseId, LeaseId> uses_;  // of who waits or uses: the claim of the copy
+  absl::flat_hash_map<LeaseId, Copy> copies_;                        // by claim
+  absl::flat_hash_map<Key, LeaseId> current_;                        // the claims that are not withdrawn
+  absl::flat_hash_map<LeaseId, LeaseId> uses_;                       // of who waits or uses: the claim of the copy
   absl::flat_hash_map<SessionId, absl::btree_set<LeaseId>> claims_;  // of each uploader
 };
 

@@ -105,7 +105,9 @@ class Scheduler {
 
   // As DeviceCopies. InvalidArgument, too, for a lease that the session does not hold.
   absl::Status Claim(SessionId session, const v1::SessionRequest::Claim& claim);
-  absl::Status Offer(SessionId session, const v1::SessionRequest::Offer& offer) { return copies_.Offer(session, offer); }
+  absl::Status Offer(SessionId session, const v1::SessionRequest::Offer& offer) {
+    return copies_.Offer(session, offer);
+  }
   absl::Status Withdraw(SessionId session, LeaseId claim) { return copies_.Withdraw(session, claim); }
 
   // ---- data sets and status ----

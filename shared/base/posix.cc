@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -50,6 +51,45 @@ absl::Status WriteAll(int fd, absl::string_view bytes, absl::string_view path) {
     bytes.remove_prefix(static_cast<size_t>(n));
   }
   return absl::OkStatus();
+}
+
+ssize_t SendWithFd(int socket, absl::string_view bytes, int fd) {
+  iovec data = {const_cast<char*>(bytes.data()), bytes.size()};
+  msghdr header = {};
+  header.msg_iov = &data;
+  header.msg_iovlen = 1;
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  if (fd >= 0) {
+    header.msg_control = control;
+    header.msg_controllen = sizeof(control);
+    cmsghdr* const rights = CMSG_FIRSTHDR(&header);
+    rights->cmsg_level = SOL_SOCKET;
+    rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(rights), &fd, sizeof(int));
+  }
+  return TEMP_FAILURE_RETRY(::sendmsg(socket, &header, MSG_NOSIGNAL));
+}
+
+ssize_t ReceiveWithFd(int socket, absl::Span<char> bytes, UniqueFd* fd) {
+  iovec data = {bytes.data(), bytes.size()};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr header = {};
+  header.msg_iov = &data;
+  header.msg_iovlen = 1;
+  header.msg_control = control;
+  header.msg_controllen = sizeof(control);
+  const ssize_t size = TEMP_FAILURE_RETRY(::recvmsg(socket, &header, MSG_CMSG_CLOEXEC));
+  if (size < 0) return size;
+  const cmsghdr* const rights = CMSG_FIRSTHDR(&header);
+  if (rights != nullptr && rights->cmsg_type == SCM_RIGHTS) {
+    int received;
+    memcpy(&received, CMSG_DATA(rights), sizeof(int));
+    fd->reset(received);
+  }
+  if ((header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0) return size;
+  errno = EMSGSIZE;
+  return -1;
 }
 
 absl::StatusOr<std::string> ReadFile(const std::string& path, uint64_t limit_bytes) {

@@ -2,9 +2,10 @@
 // System calls with absl::Status instead of errno. Messages read "<what>: <object>: <reason>".
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <string>
-#include "absl/strings/string_view.h"
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -14,8 +15,8 @@
 
 namespace stoker {
 
-// NotFound for ENOENT and ENOTDIR, PermissionDenied for EACCES/EPERM/EROFS, ResourceExhausted for ENOSPC/ENOMEM/EDQUOT/EMFILE/
-// ENFILE, else Internal.
+// NotFound for ENOENT and ENOTDIR, PermissionDenied for EACCES/EPERM/EROFS, ResourceExhausted for
+// ENOSPC/ENOMEM/EDQUOT/EMFILE/ ENFILE, else Internal.
 absl::Status ErrnoStatus(int error, absl::string_view what, absl::string_view object);
 
 // Opens with O_CLOEXEC.
@@ -23,6 +24,13 @@ absl::StatusOr<UniqueFd> OpenFile(const std::string& path, int flags, int mode =
 
 // Writes all of it, going on after short writes and EINTR.
 absl::Status WriteAll(int fd, absl::string_view bytes, absl::string_view path);
+
+// One message of a Unix socket, with a descriptor if `fd` is not -1; it stays the caller's. As ::sendmsg: the bytes
+// sent, or -1 and errno. A peer that is gone raises no signal.
+ssize_t SendWithFd(int socket, absl::string_view bytes, int fd);
+// As ::recvmsg: the bytes received, 0 at the end, or -1 and errno, which is EMSGSIZE for a message that was cut short.
+// `fd`: the descriptor that came along, if one did.
+ssize_t ReceiveWithFd(int socket, absl::Span<char> bytes, UniqueFd* fd);
 
 // The whole file; ResourceExhausted when it is larger than `limit_bytes`.
 absl::StatusOr<std::string> ReadFile(const std::string& path, uint64_t limit_bytes);

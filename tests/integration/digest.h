@@ -12,16 +12,25 @@
 
 namespace stoker::testing {
 
-// A checksum over names, types, shapes and bytes of all tensors.
-inline uint32_t DigestOf(const Batch& batch) {
-  uLong crc = crc32(0, nullptr, 0);
-  for (const RawTensor& tensor : batch.tensors()) {
-    const std::string head =
-        absl::StrCat(tensor.name, " ", static_cast<int>(tensor.dtype), " ", absl::StrJoin(tensor.shape, ","));
-    crc = crc32(crc, reinterpret_cast<const Bytef*>(head.data()), static_cast<uInt>(head.size()));
-    crc = crc32(crc, tensor.bytes.data(), static_cast<uInt>(tensor.bytes.size()));
+// A checksum over names, types, shapes and bytes of tensors.
+class Digest {
+ public:
+  template <typename Shape>
+  void Add(absl::string_view name, v1::DType dtype, const Shape& shape, absl::Span<const uint8_t> bytes) {
+    const std::string head = absl::StrCat(name, " ", static_cast<int>(dtype), " ", absl::StrJoin(shape, ","));
+    crc_ = crc32(crc_, reinterpret_cast<const Bytef*>(head.data()), static_cast<uInt>(head.size()));
+    crc_ = crc32(crc_, bytes.data(), static_cast<uInt>(bytes.size()));
   }
-  return static_cast<uint32_t>(crc);
+  uint32_t value() const { return static_cast<uint32_t>(crc_); }
+
+ private:
+  uLong crc_ = crc32(0, nullptr, 0);
+};
+
+inline uint32_t DigestOf(const Batch& batch) {
+  Digest digest;
+  for (const RawTensor& tensor : batch.tensors()) digest.Add(tensor.name, tensor.dtype, tensor.shape, tensor.bytes);
+  return digest.value();
 }
 
 }  // namespace stoker::testing

@@ -278,6 +278,34 @@ TEST_F(DaemonKilledTest, DaemonKilled_ClientGoesOnAtTheStepWithTheNextOne) {
   StopByTerm();
 }
 
+// Nobody can know any more who reads whose copy: all that was shared stays, and places get other memory.
+TEST_F(DaemonKilledTest, DaemonKilled_WhoSharesBatchesOnADevice_ReadsOn) {
+  ASSERT_NO_FATAL_FAILURE(Start());
+  ASSERT_OK_AND_ASSIGN(Client client, Client::Connect({.address = socket()}));
+  ASSERT_NO_FATAL_FAILURE(Ingest(client));
+  std::vector<std::unique_ptr<RunningProgram>> readers;
+  for (int i = 0; i < 2; ++i) {
+    readers.push_back(std::make_unique<RunningProgram>(
+        testing::DeviceReaderCommand(socket(), "faulty", {"batch=32", "epochs=3", "depth=6", "delay_ms=10"})));
+  }
+  for (const char* place : {"batch 0:4 ", "batch 1:8 "}) {
+    for (const auto& reader : readers) ASSERT_TRUE(reader->WaitForOutput(place)) << reader->output();
+    daemon_->Kill(SIGKILL);
+    daemon_->Wait();
+    ASSERT_NO_FATAL_FAILURE(Start());
+  }
+  ASSERT_OK_AND_ASSIGN(Loader loader, client.Open(Read("faulty", kBatch, /*epochs=*/3)));
+  Digests expected;
+  for (int epoch = 0; epoch < 3; ++epoch) expected.merge(ReadEpoch(&loader));
+  loader.Close();
+  for (const auto& reader : readers) {
+    const ProgramResult result = reader->Wait();
+    EXPECT_EQ(result.exit_code, 0) << result.out;
+    EXPECT_EQ(DigestsIn(result.out), expected);
+  }
+  StopByTerm();
+}
+
 TEST_F(DaemonKilledTest, DaemonKilled_AgainAndAgain_ReaderGetsEveryBatchOnce) {
   ASSERT_NO_FATAL_FAILURE(Start());
   ASSERT_OK_AND_ASSIGN(Client client, Client::Connect({.address = socket()}));

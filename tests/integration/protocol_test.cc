@@ -10,6 +10,7 @@
 #include <limits>
 #include <memory>
 
+#include "client/src/batch_data.h"
 #include "stoker/v1/service.grpc.pb.h"
 #include "tests/integration/fixture.h"
 
@@ -217,6 +218,92 @@ TEST_F(ProtocolTest, Session_HalfClosed_EndsAndReturnsItsLeases) {
   EXPECT_OK(session.End());
   EXPECT_TRUE(testing::Eventually([&] { return Status().sessions().empty(); }));
   EXPECT_EQ(Status().arena().extents().leased(), 0u);
+}
+
+// ---- copies in a device's memory ----
+
+// Opens "small" with one credit; the lease of its first batch.
+uint64_t FirstLease(RawSession* session) {
+  session->Open("small", 1);
+  EXPECT_TRUE(session->Next().has_opened());
+  return session->Next().ready().lease();
+}
+
+v1::SessionRequest ClaimOf(uint64_t lease, const std::string& device = "gpu") {
+  v1::SessionRequest request;
+  request.mutable_claim()->set_lease(lease);
+  request.mutable_claim()->set_device(device);
+  request.mutable_claim()->set_may_offer(true);
+  return request;
+}
+
+TEST_F(ProtocolTest, Claims_OneUploads_TheOtherIsToldWhere_AndTheUploaderWhenItIsFree) {
+  ASSERT_NO_FATAL_FAILURE(Start());
+  RawSession first(stub()), second(stub());
+  const uint64_t lease = FirstLease(&first), other = FirstLease(&second);
+  first.Write(ClaimOf(lease));
+  EXPECT_TRUE(first.Next().claimed().offer());
+  second.Write(ClaimOf(other));
+  v1::SessionRequest offer, withdraw;
+  offer.mutable_offer()->set_claim(lease);
+  offer.mutable_offer()->set_memory("there");
+  first.Write(offer);
+  const v1::SessionReply::Claimed told = second.Next().claimed();
+  EXPECT_EQ(told.lease(), other);
+  EXPECT_EQ(told.memory(), "there");
+  EXPECT_FALSE(told.offer());
+  withdraw.mutable_withdraw()->set_claim(lease);
+  first.Write(withdraw);
+  second.Advance({other}, 0);
+  EXPECT_EQ(first.Next().copy_free().claim(), lease);
+}
+
+TEST_F(ProtocolTest, Claim_OfALeaseThatIsNotHeld_EndsTheSession) {
+  ASSERT_NO_FATAL_FAILURE(Start());
+  RawSession owner(stub()), thief(stub());
+  const uint64_t lease = FirstLease(&owner);
+  EXPECT_GT(FirstLease(&thief), 0u);
+  thief.Write(ClaimOf(lease));
+  EXPECT_THAT(thief.End(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("is not held")));
+  owner.Write(ClaimOf(lease, /*device=*/""));
+  EXPECT_THAT(owner.End(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("claim.device")));
+}
+
+// Who waited in vain has uploaded the batch for itself. When the one that it waited for goes, it is asked to upload for
+// others: too late, so the next one is.
+TEST_F(ProtocolTest, ClaimAnsweredTooLate_IsWithdrawnByTheClient) {
+  ASSERT_NO_FATAL_FAILURE(Start());
+  auto lazy = std::make_unique<RawSession>(stub());
+  RawSession last(stub());
+  lazy->Write(ClaimOf(FirstLease(lazy.get())));
+  ASSERT_TRUE(lazy->Next().claimed().offer());
+  ASSERT_OK_AND_ASSIGN(Loader loader, client().Open(Read("small", 4)));
+  ASSERT_OK_AND_ASSIGN(const std::optional<Batch> batch, loader.Next(absl::Seconds(60)));
+  const client::BatchData& data = *batch->data();
+  EXPECT_THAT(data.owner()->Claim(data.lease(), "gpu", true, absl::Now() + absl::Milliseconds(50)),
+              StatusIs(absl::StatusCode::kDeadlineExceeded));
+  const uint64_t lease = FirstLease(&last);
+  last.Write(ClaimOf(lease));
+  lazy.reset();
+  const v1::SessionReply::Claimed told = last.Next().claimed();
+  EXPECT_EQ(told.lease(), lease);
+  EXPECT_TRUE(told.offer());
+}
+
+TEST_F(ProtocolTest, Claim_WhenTheDaemonGoes_IsUnavailable) {
+  ASSERT_NO_FATAL_FAILURE(Start());
+  ASSERT_OK_AND_ASSIGN(Loader loader, client().Open(Read("small", 4)));
+  ASSERT_OK_AND_ASSIGN(const std::optional<Batch> batch, loader.Next(absl::Seconds(60)));
+  const client::BatchData& data = *batch->data();
+  ASSERT_OK_AND_ASSIGN(const client::LeaseOwner::Claimed claimed,
+                       data.owner()->Claim(data.lease(), "gpu", true, absl::InfiniteFuture()));
+  EXPECT_TRUE(claimed.offer);
+  data.owner()->Offer(data.lease(), "there");
+  StopDaemon();
+  data.owner()->Withdraw(data.lease());
+  EXPECT_THAT(data.owner()->IsFree(data.lease()), StatusIs(absl::StatusCode::kUnavailable));
+  EXPECT_THAT(data.owner()->Claim(data.lease(), "gpu", true, absl::InfiniteFuture()),
+              StatusIs(absl::StatusCode::kUnavailable));
 }
 
 TEST_F(ProtocolTest, Sessions_AtTheLimit_OneMoreIsRefused) {

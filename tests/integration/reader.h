@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The client process integration_reader, seen from a test.
+// The client processes integration_reader and integration_device_reader, seen from a test.
 #pragma once
 
 #include <cstdio>
@@ -20,6 +20,14 @@ inline std::vector<std::string> ReaderCommand(const std::string& address, const 
   std::vector<std::string> command = {Program("integration_reader"), absl::StrCat("address=", address),
                                       absl::StrCat("dataset=", dataset)};
   command.insert(command.end(), options.begin(), options.end());
+  return command;
+}
+
+// The same of integration_device_reader.
+inline std::vector<std::string> DeviceReaderCommand(const std::string& address, const std::string& dataset,
+                                                    const std::vector<std::string>& options) {
+  std::vector<std::string> command = ReaderCommand(address, dataset, options);
+  command[0] = Program("integration_device_reader");
   return command;
 }
 

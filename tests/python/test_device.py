@@ -261,6 +261,26 @@ def test_a_limit_below_one_batch_is_refused_at_once_and_a_small_one_makes_fewer_
     assert len(read(reader)) == 7
 
 
+def test_loaders_that_share_upload_each_batch_once_and_read_the_same(loader):
+    plain = loader(IMAGES, shuffle=True)
+    readers = [loader(IMAGES, shuffle=True).to("host", depth=8, share=True) for _ in range(2)]
+    for _ in range(4):
+        for one, *others in zip(plain, *readers, strict=True):
+            for other in others:
+                assert_same(one, other)
+    reports = [reader.device_report for reader in readers]
+    assert sum(report["borrowed_batches"] for report in reports) > 0
+    assert all(reader.notice == "" for reader in readers)
+
+
+def test_a_loader_that_shares_with_nobody_reads_as_any_other(loader):
+    plain, alone = loader(), loader().to("host", share=True)
+    for _ in range(2):
+        for one, other in zip(plain, alone, strict=True):
+            assert_same(one, other)
+    assert alone.device_report["borrowed_batches"] == 0
+
+
 # ---- processes ----
 
 OPEN = """

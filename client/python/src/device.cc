@@ -125,6 +125,7 @@ nb::dict PyDeviceLoader::Report() const {
   dict["registered_bytes"] = report.registered_bytes;
   dict["pinned_bytes"] = report.pinned_bytes;
   dict["batches"] = report.batches;
+  dict["borrowed_batches"] = report.borrowed_batches;
   dict["uploaded_bytes"] = report.uploaded_bytes;
   dict["expanded_bytes"] = report.expanded_bytes;
   return dict;
@@ -166,12 +167,13 @@ void CheckCuda(int ordinal) {
 
 // On success it has taken `loader`.
 PyDeviceLoader Open(PyLoader& loader, bool cuda, int ordinal, int depth, uint64_t memory_limit,
-                    const std::string& expand, const std::vector<std::pair<double, double>>& channel_ranges,
+                    const std::string& expand, bool share, const std::vector<std::pair<double, double>>& channel_ranges,
                     const std::string& budget, double triplet_cutoff) {
   gpu::AssemblerOptions options;
   options.depth = depth;
   options.min_depth = 2;
   options.device_bytes_limit = memory_limit;
+  options.share = share;
   FromJson(expand, &options.expand.recipe);
   for (const auto& [low, high] : channel_ranges) {
     v1::GafRecipe::Range& range = options.expand.channel_ranges.emplace_back();

@@ -95,6 +95,7 @@ def open_device(
     depth: int,
     memory_limit: int,
     expand_json: str,
+    share: bool,
     channel_ranges: list[tuple[float, float]],
     budget_json: str,
     triplet_cutoff: float,

@@ -74,7 +74,7 @@ class DeviceBatch(Mapping[str, DeviceTensor]):
 
     It has one of the loader's ``depth`` places there. The batch and all tensors made from it hold the place; it is used
     again when the last of them is gone, after what their streams hold by then. So let go of a batch before the next but
-    one is wanted, and clone what must live longer. It is yours to write to.
+    one is wanted, and clone what must live longer. It is yours to write to, unless the loader shares it.
 
     Attributes:
         epoch, step: where in the plan.
@@ -131,6 +131,7 @@ class Placement:
     depth: int
     memory_limit: int
     expand: Mapping[str, Any]
+    share: bool
     channel_ranges: tuple[tuple[float, float], ...]
     triplet_cutoff: float
 
@@ -143,6 +144,7 @@ class Placement:
             self.depth,
             self.memory_limit,
             json.dumps(dict(self.expand)),
+            self.share,
             list(self.channel_ranges),
             json.dumps(plan.get("budget", {})),
             self.triplet_cutoff,
@@ -157,7 +159,13 @@ class Placement:
 
 
 def place(
-    device: Any, depth: int, memory_limit: int | None, expand: Mapping[str, Any] | None, client: Client, dataset: str
+    device: Any,
+    depth: int,
+    memory_limit: int | None,
+    expand: Mapping[str, Any] | None,
+    share: bool,
+    client: Client,
+    dataset: str,
 ) -> Placement:
     """Raises InvalidRequest, Unavailable where there is no such device."""
     if depth < 2:
@@ -171,7 +179,9 @@ def place(
         series = found.manifest.get("time_series") or {}
         ranges = list(zip(series.get("channel_min", ()), series.get("channel_max", ()), strict=True))
         cutoff = float((found.options.get("crystal") or {}).get("triplet_cutoff", 0.0))
-    return Placement(_ordinal(device), int(depth), int(memory_limit or 0), dict(expand or {}), tuple(ranges), cutoff)
+    return Placement(
+        _ordinal(device), int(depth), int(memory_limit or 0), dict(expand or {}), bool(share), tuple(ranges), cutoff
+    )
 
 
 def _ordinal(device: Any) -> int | None:

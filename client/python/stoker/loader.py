@@ -214,6 +214,7 @@ class Loader(Generic[T]):
         depth: int = 3,
         memory_limit: int | None = None,
         expand: Mapping[str, Any] | None = None,
+        share: bool = False,
     ) -> Loader[T]:
         """From the next batch on, yields :class:`stoker.DeviceBatch` that are in the device's memory. Returns itself.
 
@@ -228,12 +229,15 @@ class Loader(Generic[T]):
             memory_limit: bytes that they may take together.
             expand: a recipe (:func:`stoker.gaf`, :func:`stoker.graph`) whose tensors are made on the device, of batches that
                 hold what they are made of: ``Loader(d, stoker.gaf("series")).to("cuda", expand=stoker.gaf("gasf"))``.
+            share: with other processes of this user that read the same batches on this device and share too, each batch is
+                uploaded once: up to ``depth - 2`` at a time, so give more depth. Then tensors must not be written to in
+                place, but those that ``expand`` makes. What others do holds up nobody.
 
         Raises:
             Unavailable: there is no such device, saying why. Exhausted: two batches of the largest size are over the limit
             or the device's memory. InvalidRequest: wrong options, or tensors that cannot be made of these batches.
         """
-        placement = place(device, depth, memory_limit, expand, self._client, self._dataset)
+        placement = place(device, depth, memory_limit, expand, share, self._client, self._dataset)
         if placement == self._placement:
             return self
         native = self._handle()
@@ -250,7 +254,8 @@ class Loader(Generic[T]):
 
     @property
     def device_report(self) -> dict[str, Any]:
-        """Of a loader that was moved :meth:`to` a device: its name, bytes allocated there, uploaded and expanded, and more."""
+        """Of a loader that was moved :meth:`to` a device: its name, bytes allocated there, uploaded and expanded, batches that
+        another process had uploaded, and more."""
         native = self._handle()
         return native.report if isinstance(native, _stoker.DeviceLoader) else {}
 

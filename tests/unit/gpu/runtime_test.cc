@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fcntl.h>
+
 #include <numeric>
 #include <thread>
 
@@ -105,19 +107,45 @@ TEST_P(RuntimeTest, EmptyProgram_DoesNothing) {
   EXPECT_OK(runtime_->Drain(queue.get()));
 }
 
-TEST(HostRuntimeTest, Export_IsTheSameMemory) {
-  const std::unique_ptr<HostRuntime> runtime = HostRuntime::Create();
-  const DeviceMemory device(runtime.get(), *runtime->Allocate(512));
-  ASSERT_OK_AND_ASSIGN(const ExportedMemory exported, runtime->Export(device.get(), 512));
-  ASSERT_OK_AND_ASSIGN(void* const imported, runtime->Import(exported));
-  EXPECT_EQ(imported, device.get());
+// ---- memory of several processes
+
+TEST_P(RuntimeTest, ExportedMemory_IsTheSameWhereItIsImported_AndStaysWhenItIsFreedHere) {
+  const std::vector<uint8_t> bytes = {1, 2, 3, 4};
+  absl::StatusOr<void*> allocated = runtime_->AllocateExportable(1 << 20);
+  if (absl::IsFailedPrecondition(allocated.status())) GTEST_SKIP() << allocated.status();
+  ASSERT_OK(allocated);
+  DeviceMemory memory(runtime_.get(), *allocated);
+  ASSERT_OK_AND_ASSIGN(const UniqueFd exported, runtime_->Export(memory.get()));
+  ASSERT_OK_AND_ASSIGN(void* const imported, runtime_->Import(exported.get(), 1 << 20));
+  EXPECT_NE(imported, memory.get());
+  const PinnedMemory pinned(runtime_.get(), *runtime_->AllocateHost(4));
+  std::memcpy(pinned.get(), bytes.data(), 4);
+  const OwnedQueue queue = NewQueue();
+  ASSERT_OK(runtime_->CopyToDevice(queue.get(), memory.get(), pinned.get(), 4));
+  EXPECT_EQ(ToHost(queue.get(), imported, 4), bytes);
+  memory.Reset();
+  EXPECT_EQ(ToHost(queue.get(), imported, 4), bytes);
+  runtime_->CloseImport(imported);
+}
+
+TEST_P(RuntimeTest, MemoryThatIsNotExportable_IsNotExported) {
+  const DeviceMemory plain(runtime_.get(), *runtime_->Allocate(64));
+  EXPECT_THAT(runtime_->Export(plain.get()), ::testing::Not(stoker::testing::IsOk()));
+  const UniqueFd no_memory(::open("/dev/null", O_RDONLY));
+  EXPECT_THAT(runtime_->Import(no_memory.get(), 64), ::testing::Not(stoker::testing::IsOk()));
+}
+
+TEST(HostRuntimeTest, ExportableMemory_CountsAsTheOther_AndImportsAreCounted) {
+  const std::unique_ptr<HostRuntime> runtime = HostRuntime::Create({.memory_bytes = 1000});
+  DeviceMemory memory(runtime.get(), *runtime->AllocateExportable(600));
+  EXPECT_THAT(runtime->AllocateExportable(600), StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("600 B")));
+  ASSERT_OK_AND_ASSIGN(const UniqueFd exported, runtime->Export(memory.get()));
+  EXPECT_THAT(runtime->Import(exported.get(), 700), StatusIs(absl::StatusCode::kInvalidArgument));
+  ASSERT_OK_AND_ASSIGN(void* const imported, runtime->Import(exported.get(), 600));
   EXPECT_EQ(runtime->live().imports, 1u);
   runtime->CloseImport(imported);
-  EXPECT_EQ(runtime->live().imports, 0u);
-  EXPECT_THAT(runtime->Export(device.get(), 100), StatusIs(absl::StatusCode::kInvalidArgument));
-  ExportedMemory other = exported;
-  other.bytes = 100;
-  EXPECT_THAT(runtime->Import(other), StatusIs(absl::StatusCode::kInvalidArgument));
+  memory.Reset();
+  EXPECT_EQ(runtime->live(), HostRuntime::Live());
 }
 
 TEST(HostRuntimeTest, MemoryLimit_CountsWhatIsAllocated) {

@@ -229,14 +229,17 @@ TEST_F(DeviceCopiesTest, AnyOrder_NothingIsFreeWhileItIsUsed_NobodyWaitsForNobod
     std::set<LeaseId>& held = leases[session];
     std::set<LeaseId>& own = claims[session];
     switch (draw(8)) {
-      case 0: case 1: case 2:
+      case 0:
+      case 1:
+      case 2:
         if (held.size() == 5) break;
         held.insert(next);
         waiting[next] = "";
         ASSERT_OK(Claim(session, next, draw(3) > 0, {0, draw(3)}));
         ++next;
         break;
-      case 3: case 4:
+      case 3:
+      case 4:
         if (held.empty()) break;
         give_back(*held.begin());
         copies_.LeaseReturned(*held.begin());
