@@ -58,7 +58,7 @@ using CollectKernel = size_t (*)(const NearAtoms& near, size_t count, const doub
                                  uint64_t* keys);
 
 // Sorts `count` keys, all different and below 2^63, from `keys` to `sorted`, and leaves the least out. O(count^2), the
-// fastest up to about 64. `keys` has room for kBlockPadding more.
+// fastest up to about 64. `keys` has room for 2 kBlockPadding more.
 using SortFewKernel = void (*)(const uint64_t* keys, size_t count, uint64_t* sorted);
 
 // What SortMany works in.

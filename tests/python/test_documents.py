@@ -90,6 +90,7 @@ def test_the_checkpoint_of_the_migration_page(tmp_path, monkeypatch, loader, cli
 FUNCTIONS = {
     "client.ingest": stoker.Client.ingest,
     "stoker.Loader": stoker.Loader.__init__,
+    "loader.to": stoker.Loader.to,
     "stoker.connect": stoker.connect,
     "stoker.embedded": stoker.embedded,
     "stoker.gaf": stoker.gaf,

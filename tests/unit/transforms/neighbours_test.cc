@@ -383,7 +383,7 @@ TEST(CrystalKernels, SortedKeys_AreThoseOfTheStandardLibrary) {
         std::vector<uint64_t> wanted = keys;
         std::sort(wanted.begin(), wanted.end());
         wanted.erase(wanted.begin());
-        keys.resize(count + kBlockPadding);
+        keys.resize(count + 2 * kBlockPadding);
         std::vector<uint64_t> few(count - 1), many(count - 1), scratch(count + kBlockPadding);
         std::vector<uint32_t> bucket(count + kBlockPadding), place(count), end(SortBuckets(count) + 1);
         kernels->sort_few(keys.data(), count, few.data());
