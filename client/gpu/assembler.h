@@ -69,9 +69,9 @@ struct AssemblerOptions {
   uint64_t register_budget_bytes = uint64_t{1} << 30;
   DeviceAllocator allocator = {};  // empty: the runtime's
   ExpandOptions expand = {};       // what is made on the device of what is uploaded
-  // Uploads for other processes that read the same stream on this device and share too, and reads what they upload: up
-  // to depth - min_depth batches at once, so the more depth, the more is shared. Nobody may write to tensors that were
-  // uploaded (those that were expanded are each process' own). SHARING.md. Not with an allocator.
+  // Uploads for other processes that read the same stream on this device and share too, and reads what they upload.
+  // Nobody may write to tensors that were uploaded (those that were expanded are each process' own). What others keep
+  // for long is replaced, beyond the limit, by as much other memory. SHARING.md. Not with an allocator.
   bool share = false;
 };
 

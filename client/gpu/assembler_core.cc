@@ -19,6 +19,8 @@ constexpr absl::Duration kPoll = absl::Milliseconds(100);
 constexpr absl::Duration kDeviceDeadline = absl::Seconds(60);
 // How often it is looked, while there is nothing to upload, whether what is shared is no longer used.
 constexpr absl::Duration kSharingPoll = absl::Milliseconds(1);
+// How long a consumer waits for a place that only other processes use, before it gets other memory.
+constexpr absl::Duration kLentPatience = absl::Milliseconds(10);
 
 }  // namespace
 
@@ -67,8 +69,7 @@ absl::Status AssemblerCore::Share() {
   }
   STOKER_RETURN_IF_ERROR(memory.status());
   runtime_->Free(*memory);
-  STOKER_ASSIGN_OR_RETURN(sharing_,
-                          CopySharing::Create(*runtime_, static_cast<size_t>(options_.depth - options_.min_depth)));
+  STOKER_ASSIGN_OR_RETURN(sharing_, CopySharing::Create(*runtime_));
   return absl::OkStatus();
 }
 
@@ -182,7 +183,7 @@ absl::Status AssemblerCore::AllocateExpansion() {
 
 void AssemblerCore::FreeSlots() {
   for (const Slot& slot : slots_) {
-    if (slot.own.get() == nullptr) options_.allocator.free(slot.memory);
+    if (options_.allocator.free != nullptr) options_.allocator.free(slot.memory);
   }
   slots_.clear();
 }
@@ -236,14 +237,16 @@ void AssemblerCore::RunUploader() {
 }
 
 bool AssemblerCore::AwaitFreeSlot(size_t* slot) {
+  absl::Time had_one = absl::Now();  // or something for the consumer
   while (true) {
-    if (sharing_) TakeBackLent();
+    if (sharing_) TakeBackLent(absl::Now() - had_one > kLentPatience);
     if (sharing_) ReturnBorrowed();
     absl::MutexLock lock(&mu_);
-    const bool looks_again = !returned_.empty() || (sharing_ && sharing_->lent() > 0);
+    const bool looks_again = !returned_.empty() || !without_memory_.empty() || (sharing_ && sharing_->lent() > 0);
     const absl::Duration timeout = looks_again ? kSharingPoll : absl::InfiniteDuration();
     mu_.AwaitWithTimeout(absl::Condition(this, &AssemblerCore::HasToLook), timeout);
     shared_came_back_ = false;
+    if (!items_.empty()) had_one = absl::Now();
     if (!CanUpload()) continue;
     if (closing_ || !failure_.ok()) return false;
     *slot = free_.front();
@@ -251,24 +254,36 @@ bool AssemblerCore::AwaitFreeSlot(size_t* slot) {
   }
 }
 
-void AssemblerCore::TakeBackLent() {
-  for (const CopySharing::Place& place : sharing_->TakeBack()) {
-    Slot& slot = slots_[place.slot];
-    absl::Status status;
+void AssemblerCore::TakeBackLent(bool in_need) {
+  std::vector<size_t> without_memory = std::exchange(without_memory_, {});
+  for (const CopySharing::Place& place : sharing_->TakeBack(in_need)) {
     if (place.lost) {
-      for (const OwnedEvent& event : slot.released) status.Update(runtime_->Wait(event.get(), kDeviceDeadline));
-      if (status.ok()) {
-        slot.own.Reset();
-        status = AllocateMemory(place.slot, slot);
-      }
-    }
-    if (!status.ok()) {
-      Fail(Annotate(status, "a place that was shared, in other memory"));
-      return;
+      without_memory.push_back(place.slot);
+      continue;
     }
     absl::MutexLock lock(&mu_);
     free_.push_back(place.slot);
   }
+  for (const size_t slot : without_memory) {
+    const absl::Status status = RenewMemory(slots_[slot], slot);
+    if (absl::IsResourceExhausted(status)) {
+      without_memory_.push_back(slot);  // until there is some
+      continue;
+    }
+    absl::MutexLock lock(&mu_);
+    free_.push_back(slot);
+    failure_.Update(status.ok() ? status : Annotate(status, "a place that others still read"));
+    broken_ = broken_ || !status.ok();
+  }
+}
+
+// Who has mapped the old one keeps it.
+absl::Status AssemblerCore::RenewMemory(Slot& slot, size_t number) {
+  for (const OwnedEvent& event : slot.released) {
+    STOKER_RETURN_IF_ERROR(runtime_->Wait(event.get(), kDeviceDeadline));
+  }
+  slot.own.Reset();
+  return AllocateMemory(number, slot);
 }
 
 void AssemblerCore::ReturnBorrowed() {

@@ -85,7 +85,8 @@ class AssemblerCore final : public std::enable_shared_from_this<AssemblerCore> {
 
   void RunUploader();
   bool AwaitFreeSlot(size_t* slot);
-  void TakeBackLent();
+  void TakeBackLent(bool in_need);
+  absl::Status RenewMemory(Slot& slot, size_t number);
   void ReturnBorrowed();
   void AwaitUse(const Returned& returned) const;
   absl::StatusOr<std::optional<Batch>> NextOfSource();
@@ -128,6 +129,7 @@ class AssemblerCore final : public std::enable_shared_from_this<AssemblerCore> {
   PinnedMemory host_words_;               // the host's copy of the words
   size_t next_words_ = 0;                 // the uploader's
   std::unique_ptr<CopySharing> sharing_;  // null: batches are not shared
+  std::vector<size_t> without_memory_;    // the uploader's: slots whose memory was left to others
   std::unique_ptr<Staging> staging_;      // the uploader's
   OwnedQueue copy_queue_;                 // the uploader's; drained before staging and slots go
   OwnedQueue expand_queue_;               // so that a copy need not wait for the expansion before it

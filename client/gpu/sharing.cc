@@ -14,14 +14,18 @@ namespace {
 
 // How long another session's upload is waited for before the batch is uploaded here too.
 constexpr absl::Duration kPatience = absl::Seconds(1);
+// For so many batches nothing is lent after others kept a place for too long: they may be slower, and would hold us up
+// again. Twice as many each time.
+constexpr uint64_t kFirstPause = 16;
+constexpr uint64_t kLongestPause = 1024;
 // Memory of others is unmapped when none of it was used for so long: their process may be gone.
 constexpr absl::Duration kImportIdle = absl::Seconds(10);
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<CopySharing>> CopySharing::Create(DeviceRuntime& runtime, size_t most_lent) {
+absl::StatusOr<std::unique_ptr<CopySharing>> CopySharing::Create(DeviceRuntime& runtime) {
   STOKER_ASSIGN_OR_RETURN(std::unique_ptr<MemoryServer> server, MemoryServer::Start());
-  return std::unique_ptr<CopySharing>(new CopySharing(runtime, std::move(server), most_lent));
+  return std::unique_ptr<CopySharing>(new CopySharing(runtime, std::move(server)));
 }
 
 absl::Status CopySharing::SetPlace(size_t slot, void* memory, uint64_t bytes) {
@@ -39,11 +43,7 @@ CopySharing::Copy CopySharing::Claim(const client::BatchData& batch, uint64_t by
   DropIdleImports();
   const std::shared_ptr<client::LeaseOwner>& owner = batch.owner();
   if (owner == nullptr || bytes == 0) return {};  // sent inline, or empty
-  bool may_offer;
-  {
-    absl::MutexLock lock(&mu_);
-    may_offer = lent_.size() < most_lent_;
-  }
+  const bool may_offer = claims_++ >= lends_from_;
   const absl::StatusOr<client::LeaseOwner::Claimed> claimed =
       owner->Claim(batch.lease(), runtime_.info().id, may_offer, absl::Now() + kPatience);
   absl::Status status = claimed.status();
@@ -115,7 +115,7 @@ bool CopySharing::Return(size_t slot) {
   return true;
 }
 
-std::vector<CopySharing::Place> CopySharing::TakeBack() {
+std::vector<CopySharing::Place> CopySharing::TakeBack(bool in_need) {
   std::vector<std::pair<size_t, Lent>> returned;
   {
     absl::MutexLock lock(&mu_);
@@ -127,10 +127,16 @@ std::vector<CopySharing::Place> CopySharing::TakeBack() {
   for (const auto& [slot, lent] : returned) {
     if (!lent.withdrawn) GiveUp(slot);
     const absl::StatusOr<bool> free = lent.owner->IsFree(lent.claim);
-    if (free.ok() && !*free) continue;
+    const bool kept = free.ok() && !*free;
+    if (kept && !in_need) continue;
+    if (kept) {
+      pause_ = std::clamp(2 * pause_, kFirstPause, kLongestPause);
+      lends_from_ = claims_ + pause_;
+      in_need = false;
+    }
     absl::MutexLock lock(&mu_);
     lent_.erase(slot);
-    places.push_back({slot, !free.ok()});
+    places.push_back({slot, kept || !free.ok()});
   }
   return places;
 }

@@ -4,7 +4,8 @@
 // SHARING.md.
 //
 // A place of the assembler that holds a copy for others is "lent": from the claim until the daemon says that nobody
-// uses it. Meanwhile it takes no other batch.
+// uses it. Meanwhile it takes no other batch. Others may keep it longer than the assembler can wait; then the place
+// gets other memory, which leaves them what they have, and nothing is lent for a while.
 #pragma once
 
 #include <cstdint>
@@ -27,12 +28,10 @@ namespace stoker::gpu {
 // Memory of another process, mapped. Must not be written to.
 using ImportedMemory = Owned<void*, &DeviceRuntime::CloseImport>;
 
-// Threads: Claim and TakeBack by one thread; the others by any.
+// Threads: SetPlace, Claim and TakeBack by one thread; the others by any.
 class CopySharing {
  public:
-  // At most `most_lent` places are lent at the same time. FailedPrecondition where the device's memory cannot be
-  // shared.
-  static absl::StatusOr<std::unique_ptr<CopySharing>> Create(DeviceRuntime& runtime, size_t most_lent);
+  static absl::StatusOr<std::unique_ptr<CopySharing>> Create(DeviceRuntime& runtime);
 
   // Place `slot` is this memory, made by AllocateExportable, and not what it was before.
   absl::Status SetPlace(size_t slot, void* memory, uint64_t bytes);
@@ -48,13 +47,14 @@ class CopySharing {
 
   // The assembler's own use of the place has ended. True: it is lent, and will come by TakeBack.
   bool Return(size_t slot);
-  // Places that were lent, were returned, and that nobody else uses. `lost`: that cannot be known of this one any more;
-  // it needs other memory, for others may still read what it has.
+  // Places that were lent, were returned, and that nobody else uses. `lost`: somebody may still do; it needs other
+  // memory. That is so when the daemon is gone, who alone knows, and of one place at a time when the assembler is
+  // `in_need`.
   struct Place {
     size_t slot;
     bool lost;
   };
-  std::vector<Place> TakeBack();
+  std::vector<Place> TakeBack(bool in_need);
 
   // Nobody else is told of any copy any more.
   void Close();
@@ -73,15 +73,17 @@ class CopySharing {
     absl::Time used;
   };
 
-  CopySharing(DeviceRuntime& runtime, std::unique_ptr<MemoryServer> server, size_t most_lent)
-      : runtime_(runtime), server_(std::move(server)), most_lent_(most_lent) {}
+  CopySharing(DeviceRuntime& runtime, std::unique_ptr<MemoryServer> server)
+      : runtime_(runtime), server_(std::move(server)) {}
   absl::StatusOr<std::shared_ptr<ImportedMemory>> Map(const std::string& address, uint64_t bytes);
   void DropIdleImports();
 
   DeviceRuntime& runtime_;
   const std::unique_ptr<MemoryServer> server_;
-  const size_t most_lent_;
-  std::map<std::string, Import> imports_;  // by address; of Claim's thread
+  std::map<std::string, Import> imports_;  // by address; this and the next three of Claim's thread
+  uint64_t claims_ = 0;
+  uint64_t pause_ = 0;       // of lending, the last one
+  uint64_t lends_from_ = 0;  // claims: before, nothing is lent
 
   mutable absl::Mutex mu_;
   std::map<size_t, std::string> places_ ABSL_GUARDED_BY(mu_);  // their addresses

@@ -64,7 +64,7 @@ class DeviceSharingTest : public IntegrationTest {
 TEST_F(DeviceSharingTest, Three_ReadTheSame_AndMostIsUploadedByOneOnly) {
   ASSERT_NO_FATAL_FAILURE(Start());
   std::vector<std::unique_ptr<RunningProgram>> readers;
-  for (int i = 0; i < 3; ++i) readers.push_back(StartReader({"batch=8", "epochs=6", "depth=8", "delay_ms=4"}));
+  for (int i = 0; i < 3; ++i) readers.push_back(StartReader({"batch=8", "epochs=6", "depth=3", "delay_ms=4"}));
   int batches = 0, borrowed = 0;
   for (const auto& reader : readers) {
     const Report report = Finish(reader.get(), 6);
@@ -77,7 +77,7 @@ TEST_F(DeviceSharingTest, Three_ReadTheSame_AndMostIsUploadedByOneOnly) {
 
 TEST_F(DeviceSharingTest, Killed_TheOthersReadOn) {
   ASSERT_NO_FATAL_FAILURE(Start());
-  const std::vector<std::string> options = {"batch=8", "epochs=8", "depth=6", "delay_ms=5"};
+  const std::vector<std::string> options = {"batch=8", "epochs=8", "depth=3", "delay_ms=5"};
   std::vector<std::unique_ptr<RunningProgram>> readers, victims;
   for (int i = 0; i < 2; ++i) readers.push_back(StartReader(options));
   for (int i = 0; i < 4; ++i) {
@@ -92,12 +92,12 @@ TEST_F(DeviceSharingTest, Killed_TheOthersReadOn) {
 
 TEST_F(DeviceSharingTest, OneThatHoldsAndIsStopped_HoldsUpNobody_AndKeepsWhatItHas) {
   ASSERT_NO_FATAL_FAILURE(Start());
-  const auto held = StartReader({"batch=8", "depth=5", "hold=3"});
-  const auto stopped = StartReader({"batch=8", "epochs=3", "depth=5", "delay_ms=3"});
+  const auto held = StartReader({"batch=8", "depth=3", "hold=3"});
+  const auto stopped = StartReader({"batch=8", "epochs=3", "depth=3", "delay_ms=3"});
   ASSERT_TRUE(held->WaitForOutput("holding"));
   ASSERT_TRUE(stopped->WaitForOutput("batch 0:3"));
   stopped->Kill(SIGSTOP);
-  const auto other = StartReader({"batch=8", "epochs=3", "depth=5"});
+  const auto other = StartReader({"batch=8", "epochs=3", "depth=3"});
   Finish(other.get(), 3);
   stopped->Kill(SIGCONT);
   Finish(stopped.get(), 3);

@@ -286,7 +286,7 @@ TEST_F(DaemonKilledTest, DaemonKilled_WhoSharesBatchesOnADevice_ReadsOn) {
   std::vector<std::unique_ptr<RunningProgram>> readers;
   for (int i = 0; i < 2; ++i) {
     readers.push_back(std::make_unique<RunningProgram>(
-        testing::DeviceReaderCommand(socket(), "faulty", {"batch=32", "epochs=3", "depth=6", "delay_ms=10"})));
+        testing::DeviceReaderCommand(socket(), "faulty", {"batch=32", "epochs=3", "depth=3", "delay_ms=10"})));
   }
   for (const char* place : {"batch 0:4 ", "batch 1:8 "}) {
     for (const auto& reader : readers) ASSERT_TRUE(reader->WaitForOutput(place)) << reader->output();

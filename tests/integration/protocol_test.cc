@@ -279,6 +279,7 @@ TEST_F(ProtocolTest, ClaimAnsweredTooLate_IsWithdrawnByTheClient) {
   ASSERT_TRUE(lazy->Next().claimed().offer());
   ASSERT_OK_AND_ASSIGN(Loader loader, client().Open(Read("small", 4)));
   ASSERT_OK_AND_ASSIGN(const std::optional<Batch> batch, loader.Next(absl::Seconds(60)));
+  ASSERT_TRUE(batch.has_value());
   const client::BatchData& data = *batch->data();
   EXPECT_THAT(data.owner()->Claim(data.lease(), "gpu", true, absl::Now() + absl::Milliseconds(50)),
               StatusIs(absl::StatusCode::kDeadlineExceeded));
@@ -294,6 +295,7 @@ TEST_F(ProtocolTest, Claim_WhenTheDaemonGoes_IsUnavailable) {
   ASSERT_NO_FATAL_FAILURE(Start());
   ASSERT_OK_AND_ASSIGN(Loader loader, client().Open(Read("small", 4)));
   ASSERT_OK_AND_ASSIGN(const std::optional<Batch> batch, loader.Next(absl::Seconds(60)));
+  ASSERT_TRUE(batch.has_value());
   const client::BatchData& data = *batch->data();
   ASSERT_OK_AND_ASSIGN(const client::LeaseOwner::Claimed claimed,
                        data.owner()->Claim(data.lease(), "gpu", true, absl::InfiniteFuture()));

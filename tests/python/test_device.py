@@ -263,7 +263,7 @@ def test_a_limit_below_one_batch_is_refused_at_once_and_a_small_one_makes_fewer_
 
 def test_loaders_that_share_upload_each_batch_once_and_read_the_same(loader):
     plain = loader(IMAGES, shuffle=True)
-    readers = [loader(IMAGES, shuffle=True).to("host", depth=8, share=True) for _ in range(2)]
+    readers = [loader(IMAGES, shuffle=True).to("host", share=True) for _ in range(2)]
     for _ in range(4):
         for one, *others in zip(plain, *readers, strict=True):
             for other in others:

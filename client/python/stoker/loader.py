@@ -229,9 +229,9 @@ class Loader(Generic[T]):
             memory_limit: bytes that they may take together.
             expand: a recipe (:func:`stoker.gaf`, :func:`stoker.graph`) whose tensors are made on the device, of batches that
                 hold what they are made of: ``Loader(d, stoker.gaf("series")).to("cuda", expand=stoker.gaf("gasf"))``.
-            share: with other processes of this user that read the same batches on this device and share too, each batch is
-                uploaded once: up to ``depth - 2`` at a time, so give more depth. Then tensors must not be written to in
-                place, but those that ``expand`` makes. What others do holds up nobody.
+            share: with other processes of this user that read the same batches on this device at the same pace, and share
+                too, each batch is uploaded once. Then tensors must not be written to in place, but those that ``expand``
+                makes. A process that is slower, stopped or dead holds up nobody.
 
         Raises:
             Unavailable: there is no such device, saying why. Exhausted: two batches of the largest size are over the limit

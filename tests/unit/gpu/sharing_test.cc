@@ -222,7 +222,7 @@ STOKER_ON_ALL_RUNTIMES(SharingTest);
 
 TEST_P(SharingTest, TwoInStep_EachBatchIsUploadedOnce_MoreOrLess) {
   std::vector<std::unique_ptr<Reader>> readers;
-  for (int i = 0; i < 2; ++i) readers.push_back(Open({.depth = 6, .share = true}));
+  for (int i = 0; i < 2; ++i) readers.push_back(Open({.depth = 3, .share = true}));
   for (int epoch = 0; epoch < 5; ++epoch) {
     for (int step = 0; step <= kSteps; ++step) {
       for (const auto& reader : readers) {
@@ -249,7 +249,7 @@ TEST_P(SharingTest, Alone_UploadsAll_AndItsPlacesComeBack) {
 TEST_P(SharingTest, ManyAtTheirOwnPace_WhatIsHeldStaysWhatItIs) {
   constexpr int kReaders = 4, kEpochs = 12;
   std::vector<std::unique_ptr<Reader>> readers;
-  for (int i = 0; i < kReaders; ++i) readers.push_back(Open({.depth = 3 + i, .min_depth = 2, .share = true}));
+  for (int i = 0; i < kReaders; ++i) readers.push_back(Open({.depth = 3 + i, .share = true}));
   std::vector<std::thread> threads;
   for (int i = 0; i < kReaders; ++i) {
     threads.emplace_back([this, i, reader = readers[i].get()] {
@@ -273,7 +273,7 @@ TEST_P(SharingTest, ManyAtTheirOwnPace_WhatIsHeldStaysWhatItIs) {
 
 TEST_P(SharingTest, OneThatHoldsABatchForEver_StopsNobody) {
   std::vector<std::unique_ptr<Reader>> readers;
-  for (int i = 0; i < 3; ++i) readers.push_back(Open({.depth = 3, .min_depth = 2, .share = true}));
+  for (int i = 0; i < 3; ++i) readers.push_back(Open({.depth = 3, .share = true}));
   std::optional<DeviceBatch> held = Next(*readers[0]);
   const uint64_t step = held->step();
   for (int epoch = 0; epoch < 3; ++epoch) {
@@ -283,6 +283,35 @@ TEST_P(SharingTest, OneThatHoldsABatchForEver_StopsNobody) {
   EXPECT_EQ(held->step(), step);
   EXPECT_TRUE(IsRight(*held, *readers[0]));
   held.reset();
+  ExpectAllGivenBack(readers);
+}
+
+// It has all places of the other: one in hand, the rest ready.
+TEST_P(SharingTest, OneThatStopsWithAllThatItBorrowed_StopsNobody) {
+  std::vector<std::unique_ptr<Reader>> readers;
+  for (int i = 0; i < 2; ++i) readers.push_back(Open({.depth = 3, .share = true}));
+  ReadEpoch(*readers[0]);
+  ReadEpoch(*readers[0]);
+  ReadEpoch(*readers[1]);
+  ReadEpoch(*readers[1]);
+  ExpectAllGivenBack(readers);
+}
+
+TEST_P(SharingTest, NoMemoryForAnotherPlace_IsWaitedFor_NotAnError) {
+  if (GetParam() != "host") GTEST_SKIP() << "fills the device";
+  constexpr uint64_t kBytes = 8192;  // of a batch, nearly
+  runtime_ = HostRuntime::Create({.memory_bytes = 6 * kBytes});
+  std::vector<std::unique_ptr<Reader>> readers;
+  for (int i = 0; i < 2; ++i) readers.push_back(Open({.depth = 3, .share = true}));
+  const DeviceMemory rest(runtime_.get(),
+                          *runtime_->Allocate(6 * kBytes - 2 * readers[0]->assembler->report().device_bytes));
+  std::thread other([&] {
+    absl::SleepFor(absl::Milliseconds(50));
+    ReadEpoch(*readers[1]);
+  });
+  ReadEpoch(*readers[0]);
+  ReadEpoch(*readers[0]);
+  other.join();
   ExpectAllGivenBack(readers);
 }
 
