@@ -92,7 +92,7 @@ TEST_F(DeviceSharingTest, Killed_TheOthersReadOn) {
 
 TEST_F(DeviceSharingTest, OneThatHoldsAndIsStopped_HoldsUpNobody_AndKeepsWhatItHas) {
   ASSERT_NO_FATAL_FAILURE(Start());
-  const auto held = StartReader({"batch=8", "depth=3", "hold=3"});
+  const auto held = StartReader({"batch=8", "depth=5", "hold=3"});
   const auto stopped = StartReader({"batch=8", "epochs=3", "depth=3", "delay_ms=3"});
   ASSERT_TRUE(held->WaitForOutput("holding"));
   ASSERT_TRUE(stopped->WaitForOutput("batch 0:3"));
