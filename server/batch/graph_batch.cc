@@ -46,19 +46,9 @@ struct Column {
       reinterpret_cast<int64_t*>(data)[element] = static_cast<int64_t>(value);
     }
   }
-  // `from` + offset, from `element` on.
-  template <typename T>
-  void SetIndices(uint64_t element, absl::Span<const T> from, uint64_t offset) const {
-    const auto write = [&](auto* to) {
-      using Index = std::remove_pointer_t<decltype(to)>;
-      for (size_t i = 0; i < from.size(); ++i)
-        to[element + i] = static_cast<Index>(from[i] + static_cast<Index>(offset));
-    };
-    if (dtype == v1::DTYPE_I32) {
-      write(reinterpret_cast<int32_t*>(data));
-    } else {
-      write(reinterpret_cast<int64_t*>(data));
-    }
+  // From `element` on.
+  void SetIndices(uint64_t element, absl::Span<const uint8_t> from) const {
+    for (size_t i = 0; i < from.size(); ++i) SetIndex(element + i, from[i]);
   }
   void SetFloats(uint64_t element, absl::Span<const double> from) const {
     float* const to = reinterpret_cast<float*>(data) + element;
@@ -235,7 +225,7 @@ absl::Status GraphBatchMaker::WriteSample(uint64_t sample, const Counts& before,
   STOKER_RETURN_IF_ERROR(CheckGraph(view, counts));
   STOKER_RETURN_IF_ERROR(WriteNodes(view, before, out));
   WriteEdges(view, before, total, out);
-  if (HasTriplets()) WriteTriplets(counts, before, total, out);
+  if (HasTriplets()) WriteTriplets(before, total, out);
   WriteRows(view, counts, before, sample, out);
   return absl::OkStatus();
 }
@@ -273,7 +263,7 @@ absl::Status GraphBatchMaker::CheckGraph(const CrystalView& view, const Counts& 
 }
 
 absl::Status GraphBatchMaker::WriteNodes(const CrystalView& view, const Counts& before, const Targets& out) const {
-  if (out.atomic_number) out.atomic_number.SetIndices(before.nodes, view.atomic_number, 0);
+  if (out.atomic_number) out.atomic_number.SetIndices(before.nodes, view.atomic_number);
   if (out.frac_coords) out.frac_coords.SetFloats(3 * before.nodes, view.frac_coords);
   for (size_t i = 0; out.batch && i < view.atoms(); ++i) out.batch.SetIndex(before.nodes + i, before.samples);
   if (!out.x) return absl::OkStatus();
@@ -292,8 +282,10 @@ absl::Status GraphBatchMaker::WriteNodes(const CrystalView& view, const Counts& 
 void GraphBatchMaker::WriteEdges(const CrystalView& view, const Counts& before, const Counts& total,
                                  const Targets& out) {
   if (out.edge_index) {
-    out.edge_index.SetIndices(before.edges, view.edge_source, before.nodes);
-    out.edge_index.SetIndices(total.edges + before.edges, view.edge_destination, before.nodes);
+    const auto offset = static_cast<int64_t>(before.nodes);
+    const v1::DType dtype = out.edge_index.dtype;
+    transforms::OffsetIndices(view.edge_source, offset, dtype, out.edge_index.At(before.edges));
+    transforms::OffsetIndices(view.edge_destination, offset, dtype, out.edge_index.At(total.edges + before.edges));
   }
   if (out.r) transforms::RoundFloats(view.edge_r, out.r.dtype, out.r.At(3 * before.edges));
   if (out.distance) transforms::RoundFloats(view.edge_distance, out.distance.dtype, out.distance.At(before.edges));
@@ -306,14 +298,14 @@ void GraphBatchMaker::WriteEdges(const CrystalView& view, const Counts& before, 
   }
 }
 
-void GraphBatchMaker::WriteTriplets(const Counts& counts, const Counts& before, const Counts& total,
-                                    const Targets& out) {
+void GraphBatchMaker::WriteTriplets(const Counts& before, const Counts& total, const Targets& out) {
+  uint8_t *first = nullptr, *second = nullptr;
   if (out.lg_edge_index) {
-    line_graph_.WriteIndex(out.lg_edge_index.dtype, static_cast<int64_t>(before.edges),
-                           out.lg_edge_index.At(before.triplets),
-                           out.lg_edge_index.At(total.triplets + before.triplets));
+    first = out.lg_edge_index.At(before.triplets);
+    second = out.lg_edge_index.At(total.triplets + before.triplets);
   }
-  if (out.cos) line_graph_.WriteCosines(out.cos.dtype, out.cos.At(before.triplets));
+  line_graph_.Write(graph_.index_dtype(), static_cast<int64_t>(before.edges), graph_.float_dtype(), first, second,
+                    out.cos ? out.cos.At(before.triplets) : nullptr);
 }
 
 // What there is one of for each sample.
