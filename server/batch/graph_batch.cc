@@ -60,6 +60,37 @@ absl::Status DoesNotFit(absl::string_view why) {
   return absl::DataLossError(absl::StrCat(why, "; ingest the source again"));
 }
 
+// The loops over edges have no branches that depend on them, so that the compiler takes several at a time.
+
+bool AreBelow(absl::Span<const int32_t> numbers, size_t end) {
+  uint32_t greatest = 0;
+  for (const int32_t number : numbers) greatest = std::max(greatest, static_cast<uint32_t>(number));
+  return numbers.empty() || greatest < end;
+}
+
+bool AreSorted(absl::Span<const int32_t> numbers) {
+  int32_t falls = 0;
+  for (size_t i = 1; i < numbers.size(); ++i) falls |= numbers[i] < numbers[i - 1] ? 1 : 0;
+  return falls == 0;
+}
+
+// The first edge whose source is no atom or less than that of the edge before; source.size() when there is none.
+size_t FirstOutOfPlace(absl::Span<const int32_t> source, size_t atoms) {
+  const auto is_atom = [atoms](int32_t number) { return static_cast<uint32_t>(number) < atoms; };
+  if (source.empty() || (AreSorted(source) && is_atom(source.front()) && is_atom(source.back()))) return source.size();
+  size_t e = 0;
+  while (is_atom(source[e]) && (e == 0 || source[e] >= source[e - 1])) ++e;
+  return e;
+}
+
+// Where the edges of each atom begin, and the last ones end. REQUIRES: sorted numbers of atoms
+void FindBuckets(absl::Span<const int32_t> source, size_t atoms, std::vector<int64_t>* buckets) {
+  buckets->assign(atoms + 1, 0);
+  int64_t* const end = buckets->data() + 1;
+  for (size_t e = 0; e < source.size(); ++e) end[source[e]] = static_cast<int64_t>(e + 1);  // the last one stays
+  for (size_t i = 1; i < atoms; ++i) end[i] = std::max(end[i], end[i - 1]);                 // atoms without edges
+}
+
 }  // namespace
 
 // Where one batch's tensors begin.
@@ -239,21 +270,13 @@ absl::Status GraphBatchMaker::CheckGraph(const CrystalView& view, const Counts& 
     return DoesNotFit(absl::StrCat(view.atoms(), " atoms and ", view.edges(), " edges, the store's table says ",
                                    counts.nodes, " and ", counts.edges, "; or texts differ"));
   }
-  const auto atoms = static_cast<int32_t>(view.atoms());
-  bucket_.assign(view.atoms() + 1, 0);
-  bool sound = true;
-  int32_t last = 0;
-  for (size_t e = 0; e < view.edges(); ++e) {
-    const int32_t source = view.edge_source[e];
-    const auto destination = static_cast<uint32_t>(view.edge_destination[e]);
-    if (source < last || source >= atoms) return DoesNotFit(absl::StrCat("edge ", e, " is not in its place"));
-    sound &= destination < static_cast<uint32_t>(atoms);
-    last = source;
-    ++bucket_[static_cast<size_t>(source) + 1];
+  if (const size_t e = FirstOutOfPlace(view.edge_source, view.atoms()); e < view.edges()) {
+    return DoesNotFit(absl::StrCat("edge ", e, " is not in its place"));
   }
+  FindBuckets(view.edge_source, view.atoms(), &bucket_);
+  bool sound = AreBelow(view.edge_destination, view.atoms());
   for (size_t i = 0; i < view.atoms(); ++i) {
-    sound &= view.triplet_degree[i] >= 0 && view.triplet_degree[i] <= bucket_[i + 1];
-    bucket_[i + 1] += bucket_[i];
+    sound &= view.triplet_degree[i] >= 0 && view.triplet_degree[i] <= bucket_[i + 1] - bucket_[i];
   }
   if (!sound) return DoesNotFit("an edge leads to no atom, or an atom has more triplets than edges");
   if (!HasTriplets()) return absl::OkStatus();
