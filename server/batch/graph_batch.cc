@@ -234,18 +234,36 @@ absl::Status GraphBatchMaker::WritePart(absl::Span<const uint64_t> samples, cons
     }
   }
   Counts at = before;
-  for (const uint64_t sample : samples) {
-    const absl::Status status = WriteSample(sample, at, total, out);
-    if (!status.ok()) return Annotate(status, NameSample(sample));
-    at += CountsOf(sample);
+  absl::StatusOr<CrystalView> next = FetchAhead(samples, 0);
+  for (size_t i = 0; i < samples.size(); ++i) {
+    absl::StatusOr<CrystalView> view = std::move(next);
+    next = FetchAhead(samples, i + 1);
+    absl::Status status = view.status();
+    if (status.ok()) status = WriteSample(samples[i], *view, at, total, out);
+    if (!status.ok()) return Annotate(status, NameSample(samples[i]));
+    at += CountsOf(samples[i]);
   }
   transforms::LineGraph::Flush();
   return absl::OkStatus();
 }
 
-absl::Status GraphBatchMaker::WriteSample(uint64_t sample, const Counts& before, const Counts& total,
-                                          const Targets& out) {
-  STOKER_ASSIGN_OR_RETURN(const CrystalView view, store_->Sample(sample));
+// The i-th sample; nothing beyond the last. Its edges are on their way to the cache when this returns: samples come
+// from anywhere in the store, so no processor knows where it will read next.
+absl::StatusOr<CrystalView> GraphBatchMaker::FetchAhead(absl::Span<const uint64_t> samples, size_t i) const {
+  if (i >= samples.size()) return CrystalView();
+  absl::StatusOr<CrystalView> view = store_->Sample(samples[i]);
+  if (!view.ok()) return view;
+  const auto fetch = [](auto span) {
+    for (size_t at = 0; at < span.size(); at += 64 / sizeof(span[0])) __builtin_prefetch(span.data() + at);
+  };
+  fetch(view->edge_source);
+  fetch(view->edge_destination);
+  fetch(view->edge_r);
+  return view;
+}
+
+absl::Status GraphBatchMaker::WriteSample(uint64_t sample, const CrystalView& view, const Counts& before,
+                                          const Counts& total, const Targets& out) {
   const Counts counts = CountsOf(sample);
   Counts end = before;
   end += counts;
