@@ -46,19 +46,9 @@ struct Column {
       reinterpret_cast<int64_t*>(data)[element] = static_cast<int64_t>(value);
     }
   }
-  // `from` + offset, from `element` on.
-  template <typename T>
-  void SetIndices(uint64_t element, absl::Span<const T> from, uint64_t offset) const {
-    const auto write = [&](auto* to) {
-      using Index = std::remove_pointer_t<decltype(to)>;
-      for (size_t i = 0; i < from.size(); ++i)
-        to[element + i] = static_cast<Index>(from[i] + static_cast<Index>(offset));
-    };
-    if (dtype == v1::DTYPE_I32) {
-      write(reinterpret_cast<int32_t*>(data));
-    } else {
-      write(reinterpret_cast<int64_t*>(data));
-    }
+  // From `element` on.
+  void SetIndices(uint64_t element, absl::Span<const uint8_t> from) const {
+    for (size_t i = 0; i < from.size(); ++i) SetIndex(element + i, from[i]);
   }
   void SetFloats(uint64_t element, absl::Span<const double> from) const {
     float* const to = reinterpret_cast<float*>(data) + element;
@@ -68,6 +58,37 @@ struct Column {
 
 absl::Status DoesNotFit(absl::string_view why) {
   return absl::DataLossError(absl::StrCat(why, "; ingest the source again"));
+}
+
+// The loops over edges have no branches that depend on them, so that the compiler takes several at a time.
+
+bool AreBelow(absl::Span<const int32_t> numbers, size_t end) {
+  uint32_t greatest = 0;
+  for (const int32_t number : numbers) greatest = std::max(greatest, static_cast<uint32_t>(number));
+  return numbers.empty() || greatest < end;
+}
+
+bool AreSorted(absl::Span<const int32_t> numbers) {
+  int32_t falls = 0;
+  for (size_t i = 1; i < numbers.size(); ++i) falls |= numbers[i] < numbers[i - 1] ? 1 : 0;
+  return falls == 0;
+}
+
+// The first edge whose source is no atom or less than that of the edge before; source.size() when there is none.
+size_t FirstOutOfPlace(absl::Span<const int32_t> source, size_t atoms) {
+  const auto is_atom = [atoms](int32_t number) { return static_cast<uint32_t>(number) < atoms; };
+  if (source.empty() || (AreSorted(source) && is_atom(source.front()) && is_atom(source.back()))) return source.size();
+  size_t e = 0;
+  while (is_atom(source[e]) && (e == 0 || source[e] >= source[e - 1])) ++e;
+  return e;
+}
+
+// Where the edges of each atom begin, and the last ones end. REQUIRES: sorted numbers of atoms
+void FindBuckets(absl::Span<const int32_t> source, size_t atoms, std::vector<int64_t>* buckets) {
+  buckets->assign(atoms + 1, 0);
+  int64_t* const end = buckets->data() + 1;
+  for (size_t e = 0; e < source.size(); ++e) end[source[e]] = static_cast<int64_t>(e + 1);  // the last one stays
+  for (size_t i = 1; i < atoms; ++i) end[i] = std::max(end[i], end[i - 1]);                 // atoms without edges
 }
 
 }  // namespace
@@ -213,18 +234,36 @@ absl::Status GraphBatchMaker::WritePart(absl::Span<const uint64_t> samples, cons
     }
   }
   Counts at = before;
-  for (const uint64_t sample : samples) {
-    const absl::Status status = WriteSample(sample, at, total, out);
-    if (!status.ok()) return Annotate(status, NameSample(sample));
-    at += CountsOf(sample);
+  absl::StatusOr<CrystalView> next = FetchAhead(samples, 0);
+  for (size_t i = 0; i < samples.size(); ++i) {
+    absl::StatusOr<CrystalView> view = std::move(next);
+    next = FetchAhead(samples, i + 1);
+    absl::Status status = view.status();
+    if (status.ok()) status = WriteSample(samples[i], *view, at, total, out);
+    if (!status.ok()) return Annotate(status, NameSample(samples[i]));
+    at += CountsOf(samples[i]);
   }
   transforms::LineGraph::Flush();
   return absl::OkStatus();
 }
 
-absl::Status GraphBatchMaker::WriteSample(uint64_t sample, const Counts& before, const Counts& total,
-                                          const Targets& out) {
-  STOKER_ASSIGN_OR_RETURN(const CrystalView view, store_->Sample(sample));
+// The i-th sample; nothing beyond the last. Its edges are on their way to the cache when this returns: samples come
+// from anywhere in the store, so no processor knows where it will read next.
+absl::StatusOr<CrystalView> GraphBatchMaker::FetchAhead(absl::Span<const uint64_t> samples, size_t i) const {
+  if (i >= samples.size()) return CrystalView();
+  absl::StatusOr<CrystalView> view = store_->Sample(samples[i]);
+  if (!view.ok()) return view;
+  const auto fetch = [](auto span) {
+    for (size_t at = 0; at < span.size(); at += 64 / sizeof(span[0])) __builtin_prefetch(span.data() + at);
+  };
+  fetch(view->edge_source);
+  fetch(view->edge_destination);
+  fetch(view->edge_r);
+  return view;
+}
+
+absl::Status GraphBatchMaker::WriteSample(uint64_t sample, const CrystalView& view, const Counts& before,
+                                          const Counts& total, const Targets& out) {
   const Counts counts = CountsOf(sample);
   Counts end = before;
   end += counts;
@@ -235,7 +274,7 @@ absl::Status GraphBatchMaker::WriteSample(uint64_t sample, const Counts& before,
   STOKER_RETURN_IF_ERROR(CheckGraph(view, counts));
   STOKER_RETURN_IF_ERROR(WriteNodes(view, before, out));
   WriteEdges(view, before, total, out);
-  if (HasTriplets()) WriteTriplets(counts, before, total, out);
+  if (HasTriplets()) WriteTriplets(before, total, out);
   WriteRows(view, counts, before, sample, out);
   return absl::OkStatus();
 }
@@ -249,21 +288,13 @@ absl::Status GraphBatchMaker::CheckGraph(const CrystalView& view, const Counts& 
     return DoesNotFit(absl::StrCat(view.atoms(), " atoms and ", view.edges(), " edges, the store's table says ",
                                    counts.nodes, " and ", counts.edges, "; or texts differ"));
   }
-  const auto atoms = static_cast<int32_t>(view.atoms());
-  bucket_.assign(view.atoms() + 1, 0);
-  bool sound = true;
-  int32_t last = 0;
-  for (size_t e = 0; e < view.edges(); ++e) {
-    const int32_t source = view.edge_source[e];
-    const auto destination = static_cast<uint32_t>(view.edge_destination[e]);
-    if (source < last || source >= atoms) return DoesNotFit(absl::StrCat("edge ", e, " is not in its place"));
-    sound &= destination < static_cast<uint32_t>(atoms);
-    last = source;
-    ++bucket_[static_cast<size_t>(source) + 1];
+  if (const size_t e = FirstOutOfPlace(view.edge_source, view.atoms()); e < view.edges()) {
+    return DoesNotFit(absl::StrCat("edge ", e, " is not in its place"));
   }
+  FindBuckets(view.edge_source, view.atoms(), &bucket_);
+  bool sound = AreBelow(view.edge_destination, view.atoms());
   for (size_t i = 0; i < view.atoms(); ++i) {
-    sound &= view.triplet_degree[i] >= 0 && view.triplet_degree[i] <= bucket_[i + 1];
-    bucket_[i + 1] += bucket_[i];
+    sound &= view.triplet_degree[i] >= 0 && view.triplet_degree[i] <= bucket_[i + 1] - bucket_[i];
   }
   if (!sound) return DoesNotFit("an edge leads to no atom, or an atom has more triplets than edges");
   if (!HasTriplets()) return absl::OkStatus();
@@ -273,7 +304,7 @@ absl::Status GraphBatchMaker::CheckGraph(const CrystalView& view, const Counts& 
 }
 
 absl::Status GraphBatchMaker::WriteNodes(const CrystalView& view, const Counts& before, const Targets& out) const {
-  if (out.atomic_number) out.atomic_number.SetIndices(before.nodes, view.atomic_number, 0);
+  if (out.atomic_number) out.atomic_number.SetIndices(before.nodes, view.atomic_number);
   if (out.frac_coords) out.frac_coords.SetFloats(3 * before.nodes, view.frac_coords);
   for (size_t i = 0; out.batch && i < view.atoms(); ++i) out.batch.SetIndex(before.nodes + i, before.samples);
   if (!out.x) return absl::OkStatus();
@@ -292,8 +323,10 @@ absl::Status GraphBatchMaker::WriteNodes(const CrystalView& view, const Counts& 
 void GraphBatchMaker::WriteEdges(const CrystalView& view, const Counts& before, const Counts& total,
                                  const Targets& out) {
   if (out.edge_index) {
-    out.edge_index.SetIndices(before.edges, view.edge_source, before.nodes);
-    out.edge_index.SetIndices(total.edges + before.edges, view.edge_destination, before.nodes);
+    const auto offset = static_cast<int64_t>(before.nodes);
+    const v1::DType dtype = out.edge_index.dtype;
+    transforms::OffsetIndices(view.edge_source, offset, dtype, out.edge_index.At(before.edges));
+    transforms::OffsetIndices(view.edge_destination, offset, dtype, out.edge_index.At(total.edges + before.edges));
   }
   if (out.r) transforms::RoundFloats(view.edge_r, out.r.dtype, out.r.At(3 * before.edges));
   if (out.distance) transforms::RoundFloats(view.edge_distance, out.distance.dtype, out.distance.At(before.edges));
@@ -306,14 +339,14 @@ void GraphBatchMaker::WriteEdges(const CrystalView& view, const Counts& before, 
   }
 }
 
-void GraphBatchMaker::WriteTriplets(const Counts& counts, const Counts& before, const Counts& total,
-                                    const Targets& out) {
+void GraphBatchMaker::WriteTriplets(const Counts& before, const Counts& total, const Targets& out) {
+  uint8_t *first = nullptr, *second = nullptr;
   if (out.lg_edge_index) {
-    line_graph_.WriteIndex(out.lg_edge_index.dtype, static_cast<int64_t>(before.edges),
-                           out.lg_edge_index.At(before.triplets),
-                           out.lg_edge_index.At(total.triplets + before.triplets));
+    first = out.lg_edge_index.At(before.triplets);
+    second = out.lg_edge_index.At(total.triplets + before.triplets);
   }
-  if (out.cos) line_graph_.WriteCosines(out.cos.dtype, out.cos.At(before.triplets));
+  line_graph_.Write(graph_.index_dtype(), static_cast<int64_t>(before.edges), graph_.float_dtype(), first, second,
+                    out.cos ? out.cos.At(before.triplets) : nullptr);
 }
 
 // What there is one of for each sample.

@@ -34,10 +34,12 @@ class GraphBatchMaker : public BatchMaker {
   absl::Status Prepare();
   Counts CountsOf(uint64_t sample) const;
   absl::Status CheckGraph(const store::CrystalView& view, const Counts& counts);
-  absl::Status WriteSample(uint64_t sample, const Counts& before, const Counts& total, const Targets& out);
+  absl::StatusOr<store::CrystalView> FetchAhead(absl::Span<const uint64_t> samples, size_t i) const;
+  absl::Status WriteSample(uint64_t sample, const store::CrystalView& view, const Counts& before, const Counts& total,
+                           const Targets& out);
   absl::Status WriteNodes(const store::CrystalView& view, const Counts& before, const Targets& out) const;
   void WriteEdges(const store::CrystalView& view, const Counts& before, const Counts& total, const Targets& out);
-  void WriteTriplets(const Counts& counts, const Counts& before, const Counts& total, const Targets& out);
+  void WriteTriplets(const Counts& before, const Counts& total, const Targets& out);
   void WriteRows(const store::CrystalView& view, const Counts& counts, const Counts& before, uint64_t sample,
                  const Targets& out) const;
 

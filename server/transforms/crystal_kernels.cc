@@ -25,13 +25,12 @@ const CrystalKernels* CrystalKernelSet(std::string_view name) {
       .sort_few = &SortFew,
       .sort_many = &SortMany,
       .list_edges = &ListEdges,
-      .triplet_index_i32 = &TripletIndex<int32_t>,
-      .triplet_index_i64 = &TripletIndex<int64_t>,
       .directions = &DirectionsOf,
-      .triplet_cosine = &TripletCosine,
-      .round_f32 = &RoundToF32,
-      .round_f16 = &RoundToF16,
-      .round_bf16 = &RoundToBf16,
+      .triplets_i32 = {&Triplets<int32_t, AsF32>, &Triplets<int32_t, AsF16>, &Triplets<int32_t, AsBf16>},
+      .triplets_i64 = {&Triplets<int64_t, AsF32>, &Triplets<int64_t, AsF16>, &Triplets<int64_t, AsBf16>},
+      .offset_i32 = &OffsetIndices<int32_t>,
+      .offset_i64 = &OffsetIndices<int64_t>,
+      .round = {&RoundRow<AsF32>, &RoundRow<AsF16>, &RoundRow<AsBf16>},
       .rbf = &Rbf,
   };
   return &kernels;

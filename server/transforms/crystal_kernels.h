@@ -96,11 +96,14 @@ struct EdgeColumns {
 using ListEdgesKernel = void (*)(const KeyImage& code, const double* points, const double* lattice, const double* point,
                                  const uint64_t* keys, size_t count, const EdgeColumns& out);
 
-// Edges [begin, begin + count) are the partners of edge a.
-struct PartnerRun {
-  int32_t edge;
-  int32_t begin;
-  int32_t count;
+// Which edges are partners: edges [bucket[i], bucket[i + 1]) are those of atom i, the first degree[i] of them have
+// triplets. Partners of an edge are those of its destination, or of its own atom where `destination` is null.
+struct Partners {
+  const int64_t* bucket;
+  const int32_t* degree;
+  const int32_t* destination;
+  size_t atoms;
+  bool without_itself;  // no edge is its own partner
 };
 
 // Directions of edges, rounded to float32; each array has kRowPadding more elements.
@@ -113,16 +116,25 @@ struct Directions {
 // From r [edges, 3] to x, y, z, of length 1, or 0 where r is.
 using DirectionsKernel = void (*)(const float* r, size_t edges, float* x, float* y, float* z);
 
-// One element a triplet, run after run: edge + offset to `first`, the partner + offset to `second` (i32 or i64).
-// Written past the caches: hwy::FlushStream() before another thread is told. Nothing is written beyond.
-using TripletIndexKernel = void (*)(const PartnerRun* runs, size_t run_count, int64_t offset, void* first,
-                                    void* second);
-// One element a triplet: sign * (direction of the edge . direction of the partner), clamped to [-1, 1]. `triplets` is
-// the sum of the runs' counts; nothing is written beyond as many elements.
-using TripletCosineKernel = void (*)(const Directions& directions, const PartnerRun* runs, size_t run_count,
-                                     size_t triplets, float sign, float* cosines);
+// Where `count` triplets are written, one element each; null for what is not asked for.
+struct TripletColumns {
+  void* first;    // i32 or i64
+  void* second;   // null when `first` is
+  void* cosines;  // f32, f16 or bf16
+  size_t count;   // that of all partners
+};
 
-// float32 to f32, f16 or bf16, rounded to nearest even; NaN stays NaN. Nothing is written beyond `count`.
+// The triplets by edge, then by partner: edge + offset to `first`, the partner + offset to `second`; sign * (direction
+// of the edge . direction of the partner), clamped to [-1, 1], to `cosines`. Written past the caches:
+// hwy::FlushStream() before another thread is told. Nothing is written beyond.
+using TripletKernel = void (*)(const Partners& partners, const Directions& directions, float sign, int64_t offset,
+                               const TripletColumns& out);
+
+// from + offset, to i32 or i64. Written past the caches; nothing is written beyond `count`.
+using OffsetKernel = void (*)(const int32_t* from, size_t count, int64_t offset, void* to);
+
+// float32 to f32, f16 or bf16, rounded to nearest even; NaN stays NaN. Written past the caches; nothing is written
+// beyond `count`.
 using RoundKernel = void (*)(const float* from, size_t count, void* to);
 // out[k] = exp(-gamma (distance - centres[k])^2), each operation rounded to float32, the exponential within 2 units of
 // the last place, or 0 below 2^-126. `centres` is padded. REQUIRES: gamma >= 0, finite numbers.
@@ -135,16 +147,19 @@ struct CrystalKernels {
   SortFewKernel sort_few;
   SortManyKernel sort_many;
   ListEdgesKernel list_edges;
-  TripletIndexKernel triplet_index_i32;
-  TripletIndexKernel triplet_index_i64;
   DirectionsKernel directions;
-  TripletCosineKernel triplet_cosine;
-  RoundKernel round_f32, round_f16, round_bf16;
+  TripletKernel triplets_i32[3], triplets_i64[3];  // cosines f32, f16, bf16
+  OffsetKernel offset_i32, offset_i64;
+  RoundKernel round[3];  // f32, f16, bf16
   RbfKernel rbf;
 
-  RoundKernel RoundTo(v1::DType dtype) const {
-    return dtype == v1::DTYPE_F16 ? round_f16 : dtype == v1::DTYPE_BF16 ? round_bf16 : round_f32;
+  TripletKernel TripletsTo(v1::DType index, v1::DType real) const {
+    return (index == v1::DTYPE_I32 ? triplets_i32 : triplets_i64)[PlaceOf(real)];
   }
+  RoundKernel RoundTo(v1::DType dtype) const { return round[PlaceOf(dtype)]; }
+
+ private:
+  static size_t PlaceOf(v1::DType real) { return real == v1::DTYPE_F16 ? 1 : real == v1::DTYPE_BF16 ? 2 : 0; }
 };
 
 // Those that this processor can run, best first, the portable one last.

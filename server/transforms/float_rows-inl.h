@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rounding of float32, and radial basis functions. Included once for each instruction set.
+// Indices with an offset, rounding of float32, and radial basis functions. Included once for each instruction set.
 #if defined(STOKER_FLOAT_ROWS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef STOKER_FLOAT_ROWS_INL_H_
 #undef STOKER_FLOAT_ROWS_INL_H_
@@ -11,47 +11,52 @@
 
 #include "hwy/highway.h"
 #include "server/transforms/crystal_kernels.h"
+#include "server/transforms/line_stream-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace stoker::transforms {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-inline void RoundToF32(const float* from, size_t count, void* to) { std::memcpy(to, from, count * sizeof(float)); }
-
-// `Lanes` is the lower half of each word of what `round` makes of the bits of a vector.
-template <typename Round>
-HWY_INLINE void RoundWords(const float* from, size_t count, void* to, Round round) {
-  const hn::ScalableTag<float> d;
-  const hn::RebindToUnsigned<decltype(d)> words;
-  const hn::Rebind<uint16_t, decltype(d)> halves;
-  uint16_t* out = static_cast<uint16_t*>(to);
-  size_t i = 0;
-  for (; i + hn::Lanes(d) <= count; i += hn::Lanes(d)) {
-    hn::StoreU(hn::TruncateTo(halves, round(hn::BitCast(words, hn::LoadU(d, from + i)))), halves, out + i);
+// How floats are stored as the words of a type.
+struct AsF32 {
+  using Type = float;
+  template <class V>
+  static HWY_INLINE void Store(V values, float* to) {
+    hn::StoreU(values, hn::DFromV<V>(), to);
   }
-  if (i == count) return;
-  HWY_ALIGN float rest[hn::MaxLanes(d)] = {};
-  HWY_ALIGN uint16_t rounded[hn::MaxLanes(d)];
-  std::memcpy(rest, from + i, (count - i) * sizeof(float));
-  hn::Store(hn::TruncateTo(halves, round(hn::BitCast(words, hn::Load(d, rest)))), halves, rounded);
-  std::memcpy(out + i, rounded, (count - i) * sizeof(uint16_t));
-}
+};
+
+// `Round` makes words of the bits of floats, the result in the lower half of each.
+template <class Round>
+struct AsHalves {
+  using Type = uint16_t;
+  template <class V>
+  static HWY_INLINE void Store(V values, uint16_t* to) {
+    const hn::DFromV<V> d;
+    const hn::Rebind<uint16_t, decltype(d)> halves;
+    const auto bits = hn::BitCast(hn::RebindToUnsigned<decltype(d)>(), values);
+    hn::StoreU(hn::TruncateTo(halves, Round()(bits)), halves, to);
+  }
+};
 
 // Half of the unit that is dropped is added, less one where the kept bit is even.
-inline void RoundToBf16(const float* from, size_t count, void* to) {
-  RoundWords(from, count, to, [](auto bits) HWY_ATTR {
-    const hn::DFromV<decltype(bits)> d;
+struct RoundBitsToBf16 {
+  template <class V>
+  HWY_INLINE V operator()(V bits) const {
+    const hn::DFromV<V> d;
     const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(d, 1u));
     const auto rounded = hn::ShiftRight<16>(hn::Add(hn::Add(bits, hn::Set(d, 0x7fffu)), odd));
     const auto is_nan = hn::Gt(hn::And(bits, hn::Set(d, 0x7fffffffu)), hn::Set(d, 0x7f800000u));
     return hn::IfThenElse(is_nan, hn::Set(d, 0x7fc0u), rounded);
-  });
-}
+  }
+};
+using AsBf16 = AsHalves<RoundBitsToBf16>;
 
-inline void RoundToF16(const float* from, size_t count, void* to) {
-  RoundWords(from, count, to, [](auto bits) HWY_ATTR {
-    const hn::DFromV<decltype(bits)> d;
+struct RoundBitsToF16 {
+  template <class V>
+  HWY_INLINE V operator()(V bits) const {
+    const hn::DFromV<V> d;
     const hn::RebindToFloat<decltype(d)> f;
     const auto sign = hn::And(bits, hn::Set(d, 0x80000000u));
     const auto magnitude = hn::Xor(bits, sign);
@@ -69,6 +74,51 @@ inline void RoundToF16(const float* from, size_t count, void* to) {
     const auto finite = hn::IfThenElse(is_small, small, normal);
     const auto rounded = hn::IfThenElse(is_large, hn::Set(d, 0x7c00u), finite);
     return hn::Or(hn::IfThenElse(is_nan, hn::Set(d, 0x7e00u), rounded), hn::ShiftRight<16>(sign));
+  }
+};
+using AsF16 = AsHalves<RoundBitsToF16>;
+
+// `put(from, to)` makes kStep elements.
+template <typename From, typename To, class Put>
+HWY_INLINE void StreamRow(const From* from, size_t count, To* to, const Put put) {
+  alignas(kLineBytes) To room[LineStream<To>::kRoom];
+  LineStream<To> out(to, count, room);
+  for (; count >= kStep; count -= kStep, from += kStep) {
+    put(from, out.At());
+    out.Advance(kStep);
+  }
+  if (count > 0) {
+    From rest[kStep] = {};
+    std::memcpy(rest, from, count * sizeof(From));
+    put(rest, out.At());
+    out.Advance(count);
+  }
+  out.Finish();
+}
+
+template <class As>
+void RoundRow(const float* from, size_t count, void* to) {
+  using Type = typename As::Type;
+  StreamRow(from, count, static_cast<Type*>(to), [](const float* values, Type* words) HWY_ATTR {
+    const hn::ScalableTag<float> d;
+    for (size_t i = 0; i < kStep; i += hn::Lanes(d)) As::Store(hn::LoadU(d, values + i), words + i);
+  });
+}
+
+template <typename Index>
+void OffsetIndices(const int32_t* from, size_t count, int64_t offset, void* to) {
+  StreamRow(from, count, static_cast<Index*>(to), [offset](const int32_t* numbers, Index* sums) HWY_ATTR {
+    const hn::ScalableTag<Index> d;
+    const hn::Rebind<int32_t, decltype(d)> narrow;
+    for (size_t i = 0; i < kStep; i += hn::Lanes(d)) {
+      const auto number = hn::LoadU(narrow, numbers + i);
+      const auto add = hn::Set(d, static_cast<Index>(offset));
+      if constexpr (sizeof(Index) == sizeof(int32_t)) {
+        hn::StoreU(hn::Add(number, add), d, sums + i);
+      } else {
+        hn::StoreU(hn::Add(hn::PromoteTo(d, number), add), d, sums + i);
+      }
+    }
   });
 }
 

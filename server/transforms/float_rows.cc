@@ -16,6 +16,12 @@ const CrystalKernels& Kernels() {
 
 }  // namespace
 
+void OffsetIndices(absl::Span<const int32_t> from, int64_t offset, v1::DType dtype, void* to) {
+  if (from.empty()) return;
+  const OffsetKernel kernel = dtype == v1::DTYPE_I32 ? Kernels().offset_i32 : Kernels().offset_i64;
+  kernel(from.data(), from.size(), offset, to);
+}
+
 void RoundFloats(absl::Span<const float> from, v1::DType dtype, void* to) {
   if (!from.empty()) Kernels().RoundTo(dtype)(from.data(), from.size(), to);
 }
@@ -28,13 +34,18 @@ std::vector<float> RbfCentres(double low, double high, uint32_t bins) {
 
 void ExpandRbf(absl::Span<const float> distances, absl::Span<const float> centres, float gamma, v1::DType dtype,
                void* to) {
-  std::vector<float> padded(centres.size() + kRowPadding), row(centres.size() + kRowPadding);
+  constexpr size_t kRows = 64;  // at a time: each time shares lines with what is written before and after
+  const size_t width = centres.size();
+  std::vector<float> padded(width + kRowPadding), rows(kRows * width + kRowPadding);
   std::copy(centres.begin(), centres.end(), padded.begin());
   auto* out = static_cast<uint8_t*>(to);
-  for (const float distance : distances) {
-    Kernels().rbf(distance, padded.data(), centres.size(), gamma, row.data());
-    RoundFloats({row.data(), centres.size()}, dtype, out);
-    out += centres.size() * tensor::DTypeSize(dtype);
+  for (size_t done = 0; done < distances.size(); done += kRows) {
+    const size_t count = std::min(kRows, distances.size() - done);
+    for (size_t i = 0; i < count; ++i) {
+      Kernels().rbf(distances[done + i], padded.data(), width, gamma, rows.data() + i * width);
+    }
+    RoundFloats({rows.data(), count * width}, dtype, out);
+    out += count * width * tensor::DTypeSize(dtype);
   }
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rounding of float32, and radial basis functions.
+// Rows of a batch: indices with an offset, rounded float32, radial basis functions. They are written past the caches,
+// and nothing beyond the elements said: call LineGraph::Flush before another thread is told.
 #pragma once
 
 #include <cstdint>
@@ -10,14 +11,17 @@
 
 namespace stoker::transforms {
 
-// To F32, F16 or BF16, to nearest even; NaN stays NaN. Nothing is written beyond from.size() elements.
+// from + offset, to I32 or I64.
+void OffsetIndices(absl::Span<const int32_t> from, int64_t offset, v1::DType dtype, void* to);
+
+// To F32, F16 or BF16, to nearest even; NaN stays NaN.
 void RoundFloats(absl::Span<const float> from, v1::DType dtype, void* to);
 
 // `bins` centres evenly from low to high, bins >= 2.
 std::vector<float> RbfCentres(double low, double high, uint32_t bins);
 
 // [distances, centres]: exp(-gamma (distance - centre)^2) in float32, the exponential within 2 units of
-// the last place (0 below 2^-126), then rounded to `dtype`. Nothing is written beyond. REQUIRES: gamma >= 0
+// the last place (0 below 2^-126), then rounded to `dtype`. REQUIRES: gamma >= 0
 void ExpandRbf(absl::Span<const float> distances, absl::Span<const float> centres, float gamma, v1::DType dtype,
                void* to);
 

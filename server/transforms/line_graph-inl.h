@@ -12,77 +12,113 @@
 
 #include "hwy/highway.h"
 #include "server/transforms/crystal_kernels.h"
+#include "server/transforms/float_rows-inl.h"
+#include "server/transforms/line_stream-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace stoker::transforms {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Triplets at a time. Most runs are one step: what a step writes beyond its run is overwritten by the next.
-constexpr size_t kStep = 16;
-static_assert(kStep <= kRowPadding);
-constexpr size_t kLineBytes = 64;  // of the cache
-
-// Writes the lines of `from`, whose first element is that of a cache line, to where `to` is in its line; the first
-// `skip` elements are not ours. Whole lines go past the cache.
-template <typename T>
-HWY_NOINLINE void StreamLines(const T* from, size_t skip, size_t count, T* to) {
-  const hn::ScalableTag<T> d;
-  constexpr size_t kLine = kLineBytes / sizeof(T);
-  size_t i = 0;
-  if (skip > 0) {
-    i = std::min(kLine, count);
-    std::memcpy(to, from + skip, (i - skip) * sizeof(T));
-  }
-  for (; i + kLine <= count; i += kLine) {
-    for (size_t lane = 0; lane < kLine; lane += hn::Lanes(d)) {
-      hn::Stream(hn::Load(d, from + i + lane), d, to + (i + lane - skip));
-    }
-  }
-  if (i < count) std::memcpy(to + (i - skip), from + i, (count - i) * sizeof(T));
-}
-
-// One element a triplet, run after run, past the cache: a batch is larger than it, and read by another process, later.
-// `step(run, i, out)` writes kStep elements from the run's i-th on.
-template <typename T, class Step>
-HWY_INLINE void StreamRuns(const PartnerRun* runs, size_t run_count, T* to, const Step& step) {
-  constexpr size_t kChunk = 1024 / sizeof(T);
-  alignas(kLineBytes) T gathered[kChunk + 2 * kStep] = {};
-  size_t skip = reinterpret_cast<uintptr_t>(to) % kLineBytes / sizeof(T), end = skip;
-  for (size_t n = 0; n < run_count; ++n) {
-    const PartnerRun run = runs[n];
-    const auto count = static_cast<size_t>(run.count);
-    for (size_t i = 0; i < count; i += kStep) {
-      step(run, i, gathered + end);
-      end += std::min(kStep, count - i);
-      if (end < kChunk) continue;
-      StreamLines(gathered, skip, kChunk, to);
-      to += kChunk - skip;
-      end -= kChunk;
-      skip = 0;
-      std::memcpy(gathered, gathered + kChunk, kStep * sizeof(T));
-    }
-  }
-  StreamLines(gathered, skip, end, to);
-}
-
+// Not lambdas in what follows: the compiler keeps what those capture in memory.
 template <typename Index>
-void TripletIndex(const PartnerRun* runs, size_t run_count, int64_t offset, void* first, void* second) {
-  const hn::ScalableTag<Index> d;
-  StreamRuns(runs, run_count, static_cast<Index*>(first), [=](const PartnerRun& run, size_t, Index* out) HWY_ATTR {
-    const auto edge = hn::Set(d, static_cast<Index>(run.edge + offset));
-    for (size_t i = 0; i < kStep; i += hn::Lanes(d)) hn::StoreU(edge, d, out + i);
-  });
-  StreamRuns(runs, run_count, static_cast<Index*>(second),
-             [=](const PartnerRun& run, size_t from, Index* out) HWY_ATTR {
-               // Not Iota(d, partner), which is put together in memory.
-               const auto begin = static_cast<Index>(run.begin + static_cast<int64_t>(from) + offset);
-               auto partner = hn::Add(hn::Set(d, begin), hn::Iota(d, 0));
-               for (size_t i = 0; i < kStep; i += hn::Lanes(d)) {
-                 hn::StoreU(partner, d, out + i);
-                 partner = hn::Add(partner, hn::Set(d, static_cast<Index>(hn::Lanes(d))));
-               }
-             });
+class IndexWriter {
+ public:
+  HWY_INLINE IndexWriter(const TripletColumns& to, int64_t offset, Index* first_room, Index* second_room)
+      : first_(static_cast<Index*>(to.first), to.count, first_room),
+        second_(static_cast<Index*>(to.second), to.count, second_room),
+        offset_(offset),
+        wanted_(to.first != nullptr) {}
+
+  // Pairs of the edge with the `count` edges from `begin` on, at most kStep.
+  HWY_INLINE void Step(int64_t edge, int64_t begin, size_t count) {
+    if (!wanted_) return;
+    const hn::ScalableTag<Index> d;
+    const auto self = hn::Set(d, static_cast<Index>(edge + offset_));
+    // Not Iota(d, partner), which is put together in memory.
+    auto partner = hn::Add(hn::Set(d, static_cast<Index>(begin + offset_)), hn::Iota(d, 0));
+    for (size_t i = 0; i < kStep; i += hn::Lanes(d)) {
+      hn::StoreU(self, d, first_.At() + i);
+      hn::StoreU(partner, d, second_.At() + i);
+      partner = hn::Add(partner, hn::Set(d, static_cast<Index>(hn::Lanes(d))));
+    }
+    first_.Advance(count);
+    second_.Advance(count);
+  }
+
+  HWY_INLINE void Finish() const {
+    first_.Finish();
+    second_.Finish();
+  }
+
+ private:
+  LineStream<Index> first_, second_;
+  const int64_t offset_;
+  const bool wanted_;
+};
+
+// `As`: how they are rounded.
+template <class As>
+class CosineWriter {
+ public:
+  using Type = typename As::Type;
+
+  HWY_INLINE CosineWriter(const TripletColumns& to, const Directions& directions, float sign, Type* room)
+      : out_(static_cast<Type*>(to.cosines), to.count, room),
+        directions_(directions),
+        sign_(sign),
+        wanted_(to.cosines != nullptr) {}
+
+  HWY_INLINE void Step(int64_t edge, int64_t begin, size_t count) {
+    if (!wanted_) return;
+    const hn::ScalableTag<float> d;
+    const auto x = hn::Set(d, sign_ * directions_.x[edge]), y = hn::Set(d, sign_ * directions_.y[edge]),
+               z = hn::Set(d, sign_ * directions_.z[edge]);
+    for (size_t i = 0; i < kStep; i += hn::Lanes(d)) {
+      const size_t b = static_cast<size_t>(begin) + i;
+      const auto xy = hn::Add(hn::Mul(x, hn::LoadU(d, directions_.x + b)), hn::Mul(y, hn::LoadU(d, directions_.y + b)));
+      const auto cosine = hn::Add(xy, hn::Mul(z, hn::LoadU(d, directions_.z + b)));
+      As::Store(hn::Min(hn::Max(cosine, hn::Set(d, -1.0f)), hn::Set(d, 1.0f)), out_.At() + i);
+    }
+    out_.Advance(count);
+  }
+
+  HWY_INLINE void Finish() const { out_.Finish(); }
+
+ private:
+  LineStream<Type> out_;
+  const Directions directions_;
+  const float sign_;
+  const bool wanted_;
+};
+
+// All columns in one pass over the edges.
+template <typename Index, class As>
+void Triplets(const Partners& partners, const Directions& directions, float sign, int64_t offset,
+              const TripletColumns& to) {
+  alignas(kLineBytes) Index first_room[LineStream<Index>::kRoom];
+  alignas(kLineBytes) Index second_room[LineStream<Index>::kRoom];
+  alignas(kLineBytes) typename As::Type cosine_room[LineStream<typename As::Type>::kRoom];
+  IndexWriter<Index> indices(to, offset, first_room, second_room);
+  CosineWriter<As> cosines(to, directions, sign, cosine_room);
+  const Partners of = partners;  // not in memory that is written to, for all the compiler knows
+  for (size_t atom = 0; atom < of.atoms; ++atom) {
+    const int64_t first = of.bucket[atom], last = first + of.degree[atom];
+    for (int64_t edge = first; edge < last; ++edge) {
+      const size_t middle = of.destination == nullptr ? atom : static_cast<size_t>(of.destination[edge]);
+      const int64_t end = of.bucket[middle] + of.degree[middle];
+      int64_t hole = of.without_itself && middle == atom ? edge : end;
+      for (int64_t begin = of.bucket[middle]; begin < end;) {
+        const int64_t count = std::min<int64_t>(kStep, hole - begin);
+        indices.Step(edge, begin, static_cast<size_t>(count));
+        cosines.Step(edge, begin, static_cast<size_t>(count));
+        begin += count;
+        if (begin == hole) ++begin, hole = end;
+      }
+    }
+  }
+  indices.Finish();
+  cosines.Finish();
 }
 
 inline void DirectionsOf(const float* r, size_t edges, float* x, float* y, float* z) {
@@ -102,38 +138,6 @@ inline void DirectionsOf(const float* r, size_t edges, float* x, float* y, float
     hn::StoreU(hn::Mul(a, scale), d, x + e);
     hn::StoreU(hn::Mul(b, scale), d, y + e);
     hn::StoreU(hn::Mul(c, scale), d, z + e);
-  }
-}
-
-inline void TripletCosine(const Directions& directions, const PartnerRun* runs, size_t run_count, size_t triplets,
-                          float sign, float* cosines) {
-  const hn::ScalableTag<float> d;
-  const auto one = hn::Set(d, 1.0f), minus_one = hn::Set(d, -1.0f);
-  const Directions to = directions;  // not in memory that `cosines` might be, for all the compiler knows
-  const float* const end = cosines + triplets;
-  for (size_t n = 0; n < run_count; ++n) {
-    const PartnerRun run = runs[n];
-    const auto count = static_cast<size_t>(run.count);
-    const auto x = hn::Set(d, sign * to.x[run.edge]);
-    const auto y = hn::Set(d, sign * to.y[run.edge]);
-    const auto z = hn::Set(d, sign * to.z[run.edge]);
-    const auto step = [&](size_t from, float* out) HWY_ATTR {
-      for (size_t b = from; b < from + kStep; b += hn::Lanes(d)) {
-        const auto xy = hn::Add(hn::Mul(x, hn::LoadU(d, to.x + b)), hn::Mul(y, hn::LoadU(d, to.y + b)));
-        const auto cosine = hn::Add(xy, hn::Mul(z, hn::LoadU(d, to.z + b)));
-        hn::StoreU(hn::Min(hn::Max(cosine, minus_one), one), d, out + (b - from));
-      }
-    };
-    for (size_t i = 0; i < count; i += kStep) {
-      if (end - (cosines + i) >= static_cast<ptrdiff_t>(kStep)) {
-        step(run.begin + i, cosines + i);
-      } else {
-        float last[2 * kStep];  // twice the room: GCC warns of stores that it does not make
-        step(run.begin + i, last);
-        std::copy_n(last, std::min(kStep, count - i), cosines + i);
-      }
-    }
-    cosines += count;
   }
 }
 

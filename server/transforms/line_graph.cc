@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/transforms/line_graph.h"
 
+#include <algorithm>
+
 #include "hwy/cache_control.h"
 
 namespace stoker::transforms {
@@ -14,44 +16,29 @@ void LineGraph::Assign(GraphRecipe::LineGraph kind, absl::Span<const int64_t> bu
                        absl::Span<const float> r) {
   r_ = r;
   sign_ = kind == GraphRecipe::M3GNET ? 1.0f : -1.0f;
-  const int64_t* const buckets = bucket.data();
-  const int32_t* const degrees = degree.data();
-  PartnerRun* const runs = runs_.Reserve(2 * destination.size());
-  size_t run = 0;
+  partners_ = {bucket.data(), degree.data(), kind == GraphRecipe::M3GNET ? nullptr : destination.data(), degree.size(),
+               kind != GraphRecipe::TORCH};
+  triplets_ = 0;
+  for (size_t atom = 0; atom < degree.size(); ++atom) triplets_ += TripletsOf(atom);
+}
+
+int64_t LineGraph::TripletsOf(size_t atom) const {
+  const int64_t degree = partners_.degree[atom];
+  if (partners_.destination == nullptr) return degree * (degree - 1);
+  const int32_t* const first = partners_.destination + partners_.bucket[atom];
   int64_t triplets = 0;
-  for (size_t atom = 0; atom < degree.size(); ++atom) {
-    const auto first = static_cast<int32_t>(buckets[atom]), last = first + degrees[atom];
-    for (int32_t edge = first; edge < last; ++edge) {
-      const int32_t middle = kind == GraphRecipe::M3GNET ? static_cast<int32_t>(atom) : destination.data()[edge];
-      const auto begin = static_cast<int32_t>(buckets[middle]);
-      const int32_t count = degrees[middle];
-      triplets += count;
-      if (kind != GraphRecipe::TORCH && edge >= begin && edge < begin + count) {  // no edge is its own partner
-        --triplets;
-        runs[run++] = {edge, begin, edge - begin};
-        runs[run++] = {edge, edge + 1, begin + count - edge - 1};
-      } else {
-        runs[run++] = {edge, begin, count};
-      }
-    }
+  for (int64_t e = 0; e < degree; ++e) triplets += partners_.degree[first[e]];
+  return triplets - (partners_.without_itself ? std::count(first, first + degree, static_cast<int32_t>(atom)) : 0);
+}
+
+void LineGraph::Write(v1::DType index, int64_t offset, v1::DType real, void* first, void* second, void* cosines) {
+  if (cosines != nullptr) {
+    const size_t edges = r_.size() / 3;
+    for (Buffer<float>* axis : {&x_, &y_, &z_}) axis->Reserve(edges + kRowPadding);
+    kernels_->directions(r_.data(), edges, x_.data(), y_.data(), z_.data());
   }
-  run_count_ = run;
-  triplets_ = triplets;
-}
-
-void LineGraph::WriteIndex(v1::DType dtype, int64_t offset, void* first, void* second) {
-  const TripletIndexKernel kernel = dtype == v1::DTYPE_I32 ? kernels_->triplet_index_i32 : kernels_->triplet_index_i64;
-  kernel(runs_.data(), run_count_, offset, first, second);
-}
-
-void LineGraph::WriteCosines(v1::DType dtype, void* out) {
-  const size_t edges = r_.size() / 3, triplets = static_cast<size_t>(triplets_);
-  for (Buffer<float>* axis : {&x_, &y_, &z_}) axis->Reserve(edges + kRowPadding);
-  kernels_->directions(r_.data(), edges, x_.data(), y_.data(), z_.data());
-  const bool as_they_are = dtype == v1::DTYPE_F32;
-  float* const cosines = as_they_are ? static_cast<float*>(out) : cosines_.Reserve(triplets);
-  kernels_->triplet_cosine({x_.data(), y_.data(), z_.data()}, runs_.data(), run_count_, triplets, sign_, cosines);
-  if (!as_they_are) kernels_->RoundTo(dtype)(cosines, triplets, out);
+  kernels_->TripletsTo(index, real)(partners_, {x_.data(), y_.data(), z_.data()}, sign_, offset,
+                                    {first, second, cosines, static_cast<size_t>(triplets_)});
 }
 
 void LineGraph::Flush() { hwy::FlushStream(); }

@@ -4,7 +4,7 @@
 // cutoff are the first of each source. O(triplets).
 //
 //   line_graph.Assign(v1::GraphRecipe::DGL, bucket, destination, triplet_degree, r);
-//   line_graph.WriteIndex(v1::DTYPE_I64, edge_offset, first, second);   // line_graph.triplets() elements each
+//   line_graph.Write(v1::DTYPE_I64, edge_offset, v1::DTYPE_F32, first, second, cosines);
 #pragma once
 
 #include <cstdint>
@@ -30,26 +30,24 @@ class LineGraph {
 
   int64_t triplets() const { return triplets_; }
 
-  // The numbers of the edges of each pair, plus `offset`; by the first, then by the second. `dtype`: I64 or I32.
-  // Nothing is written beyond triplets() elements. Call Flush before another thread is told.
-  void WriteIndex(v1::DType dtype, int64_t offset, void* first, void* second);
-
-  // Cosine of each pair, clamped to [-1, 1]: the float32 product of float32 directions, then rounded to `dtype` (F32,
-  // F16, BF16). An edge of no length has cosine 0. Nothing is written beyond.
-  void WriteCosines(v1::DType dtype, void* out);
+  // Of each pair, by the first edge, then by the second: the numbers of both, plus `offset`, and the cosine, clamped to
+  // [-1, 1]: the float32 product of float32 directions, then rounded. An edge of no length has cosine 0. `index`: I64
+  // or I32; `real`: F32, F16 or BF16. Null for what is not wanted. Nothing is written beyond triplets() elements. Call
+  // Flush before another thread is told.
+  void Write(v1::DType index, int64_t offset, v1::DType real, void* first, void* second, void* cosines);
 
   // Makes all stores past the caches visible to whoever sees a later store of this thread (sfence on x86).
   static void Flush();
 
  private:
+  int64_t TripletsOf(size_t atom) const;  // whose first edge is one of the atom's
+
   const CrystalKernels* kernels_;
-  Buffer<PartnerRun> runs_;
-  size_t run_count_ = 0;
+  Partners partners_ = {};
   int64_t triplets_ = 0;
   float sign_ = 1;
   absl::Span<const float> r_;
   Buffer<float> x_, y_, z_;  // directions
-  Buffer<float> cosines_;    // until they are rounded
 };
 
 }  // namespace stoker::transforms

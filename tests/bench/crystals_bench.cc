@@ -140,8 +140,7 @@ void BM_NearestWithLineGraph(benchmark::State& state, const NeighbourOptions& op
       const NeighbourList list = OrDie(finder.Find(made.view()));
       graph.Assign(v1::GraphRecipe::TORCH, list.offset, list.destination, list.triplet_degree, list.r);
       const auto count = static_cast<size_t>(graph.triplets());
-      graph.WriteIndex(v1::DTYPE_I64, 0, first.Reserve(count), second.Reserve(count));
-      graph.WriteCosines(v1::DTYPE_F32, cosines.Reserve(count));
+      graph.Write(v1::DTYPE_I64, 0, v1::DTYPE_F32, first.Reserve(count), second.Reserve(count), cosines.Reserve(count));
       edges += list.edges();
       triplets += graph.triplets();
     }

@@ -7,6 +7,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <map>
 #include <random>
 #include <string>
@@ -273,6 +274,15 @@ TEST_F(GraphBatchTest, EveryLineGraph_IsThatOfAllPairsOfEdges) {
   }
 }
 
+TEST_F(GraphBatchTest, OneTensorOfTheLineGraph_IsThatOfAll) {
+  ASSERT_OK_AND_ASSIGN(const auto all, Maker("graph { line_graph: DGL }"));
+  ASSERT_OK_AND_ASSIGN(const auto pairs, Maker("graph { line_graph: DGL tensors: 'lg_edge_index' }"));
+  ASSERT_OK_AND_ASSIGN(const auto angles, Maker("graph { line_graph: DGL tensors: 'cos' }"));
+  const Made batch = Make(all.get(), kAll);
+  EXPECT_EQ(Make(pairs.get(), kAll).Get<int64_t>("lg_edge_index"), batch.Get<int64_t>("lg_edge_index"));
+  EXPECT_EQ(Make(angles.get(), kAll).Get<float>("cos"), batch.Get<float>("cos"));
+}
+
 TEST_F(GraphBatchTest, AnyCutIntoParts_GivesTheSameBytes) {
   for (const char* recipe : {"", "graph { line_graph: TORCH index_dtype: DTYPE_I32 float_dtype: DTYPE_BF16 }",
                              "graph { tensors: 'rbf' tensors: 'atom_features' tensors: 'text_offsets' }"}) {
@@ -372,6 +382,8 @@ TEST_F(GraphBatchTest, HostileShard_IsDataLossThatNamesTheSample) {
       {"no atom", [](CrystalSample* s) { s->destination[1] = -1; }},
       {"not in its place", [](CrystalSample* s) { s->source[2] = 0, s->source[1] = 1; }},
       {"not in its place", [](CrystalSample* s) { s->source[5] = 77; }},
+      {"edge 0 is not in its place", [](CrystalSample* s) { s->source[0] = -1; }},
+      {"edge 5 is not in its place", [](CrystalSample* s) { s->source[5] = std::numeric_limits<int32_t>::min(); }},
       {"more triplets than edges", [](CrystalSample* s) { s->triplet_degree[0] = 3; }},
       {"more triplets than edges", [](CrystalSample* s) { s->triplet_degree[0] = -1; }},
       {"the store's table says", [](CrystalSample* s) { s->triplet_degree[0] = 1; }},

@@ -77,7 +77,7 @@ Sums SumLineGraph(v1::GraphRecipe::LineGraph kind, const NeighbourList& list) {
   transforms::LineGraph graph;
   graph.Assign(kind, list.offset, list.destination, list.triplet_degree, list.r);
   std::vector<float> cosines(static_cast<size_t>(graph.triplets()));
-  graph.WriteCosines(v1::DTYPE_F32, cosines.data());
+  graph.Write(v1::DTYPE_I64, 0, v1::DTYPE_F32, nullptr, nullptr, cosines.data());
   Sums sums{graph.triplets(), 0};
   for (const float cosine : cosines) sums.cosines += cosine;
   return sums;

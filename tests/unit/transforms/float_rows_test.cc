@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <Eigen/Core>
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -89,6 +90,48 @@ TEST(RoundFloats, AnyCount_WritesSoManyAndNoMore) {
   }
 }
 
+// Whole cache lines are written in another way than what comes before and after them.
+TEST(RoundFloats, AtAnyPlaceInACacheLine_WritesItsElementsAndNoOther) {
+  std::vector<float> from(300);
+  for (size_t i = 0; i < from.size(); ++i) from[i] = 1.0f + static_cast<float>(i);
+  for (const CrystalKernels* kernels : SupportedCrystalKernels()) {
+    for (size_t place = 0; place < 16; ++place) {
+      for (const size_t count : {0, 1, 15, 16, 17, 128, 129, 300}) {
+        std::vector<float> to(from.size() + 48, -7), wanted = to;
+        kernels->RoundTo(v1::DTYPE_F32)(from.data(), count, to.data() + place);
+        std::copy_n(from.begin(), count, wanted.begin() + static_cast<ptrdiff_t>(place));
+        ASSERT_EQ(to, wanted) << kernels->name << ", place " << place << ", count " << count;
+      }
+    }
+  }
+}
+
+template <typename Index>
+void ExpectOffset(OffsetKernel kernel, int64_t offset) {
+  const std::vector<int32_t> from(77, 3);
+  for (size_t place = 0; place < 64 / sizeof(Index); ++place) {
+    for (size_t count = 0; count <= from.size(); ++count) {
+      std::vector<Index> to(from.size() + 64, -7), wanted = to;
+      kernel(from.data() + from.size() - count, count, offset, to.data() + place);
+      std::fill_n(wanted.begin() + static_cast<ptrdiff_t>(place), count, static_cast<Index>(3 + offset));
+      ASSERT_EQ(to, wanted) << "place " << place << ", count " << count;
+    }
+  }
+}
+
+TEST(OffsetIndices, EveryPathAndType_AddsTheOffsetAndWritesNoMore) {
+  for (const CrystalKernels* kernels : SupportedCrystalKernels()) {
+    SCOPED_TRACE(kernels->name);
+    ExpectOffset<int32_t>(kernels->offset_i32, 1'000'000'007);
+    ExpectOffset<int64_t>(kernels->offset_i64, 1'000'000'000'007);
+  }
+  const std::vector<int32_t> from = {0, 1, 2147483647, 5};
+  std::vector<int64_t> to(5, -1);
+  OffsetIndices(from, 40, v1::DTYPE_I64, to.data());
+  EXPECT_THAT(to, ElementsAre(40, 41, 2147483687, 45, -1));
+  OffsetIndices({}, 40, v1::DTYPE_I64, nullptr);
+}
+
 TEST(RbfCentres, AreEvenlySpacedFromLowToHigh) { EXPECT_THAT(RbfCentres(0, 8, 5), ElementsAre(0, 2, 4, 6, 8)); }
 
 // The argument is itself rounded, by half a unit of its last place at each of three operations; what that makes of the
@@ -139,6 +182,18 @@ TEST(ExpandRbf, EveryType_IsTheRoundedRowAndNoMore) {
   RoundFloats(absl::MakeSpan(wide).first(63), v1::DTYPE_BF16, wanted.data());
   narrow.resize(63);
   EXPECT_EQ(narrow, wanted);
+}
+
+TEST(ExpandRbf, ManyDistances_AreRowsOfOne) {
+  std::vector<float> distances(200);
+  for (size_t i = 0; i < distances.size(); ++i) distances[i] = 0.04f * static_cast<float>(i);
+  const std::vector<float> centres = RbfCentres(0, 8, 21);
+  std::vector<float> all(distances.size() * 21), row(21);
+  ExpandRbf(distances, centres, 2, v1::DTYPE_F32, all.data());
+  for (size_t i = 0; i < distances.size(); ++i) {
+    ExpandRbf({&distances[i], 1}, centres, 2, v1::DTYPE_F32, row.data());
+    ASSERT_TRUE(std::equal(row.begin(), row.end(), all.begin() + static_cast<ptrdiff_t>(21 * i))) << i;
+  }
 }
 
 }  // namespace

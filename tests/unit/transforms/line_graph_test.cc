@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -36,8 +37,8 @@ Written Write(LineGraph* graph, v1::DType index, v1::DType real, int64_t offset)
   const auto triplets = static_cast<size_t>(graph->triplets());
   std::vector<uint8_t> first(triplets * index_size + kGuard, 0xa5), second = first;
   std::vector<uint8_t> cosines(triplets * real_size + kGuard, 0xa5);
-  graph->WriteIndex(index, offset, first.data(), second.data());
-  graph->WriteCosines(real, cosines.data());
+  graph->Write(index, offset, real, first.data(), second.data(), cosines.data());
+  LineGraph::Flush();
   for (std::vector<uint8_t>* out : {&first, &second, &cosines}) {
     EXPECT_THAT(std::vector<uint8_t>(out->end() - kGuard, out->end()), Each(0xa5));
     out->resize(out->size() - kGuard);
@@ -127,24 +128,91 @@ TEST(LineGraph, Counts_FollowFromTheDegrees) {
   }
 }
 
+// `bytes` from the `place`-th of a cache line on, with guards on both sides.
+class Placed {
+ public:
+  Placed(size_t bytes, size_t place) : memory_(bytes + 4 * kLine, 0xa5), bytes_(bytes) {
+    const size_t line = kLine - reinterpret_cast<uintptr_t>(memory_.data()) % kLine;
+    begin_ = line + place;
+  }
+  uint8_t* data() { return memory_.data() + begin_; }
+  bool Holds(const std::vector<uint8_t>& wanted) const {
+    std::vector<uint8_t> all(memory_.size(), 0xa5);
+    std::copy(wanted.begin(), wanted.end(), all.begin() + static_cast<ptrdiff_t>(begin_));
+    return wanted.size() == bytes_ && memory_ == all;
+  }
+
+ private:
+  static constexpr size_t kLine = 64;
+  std::vector<uint8_t> memory_;
+  size_t bytes_, begin_;
+};
+
 // Whole cache lines are written in another way than what comes before and after them.
-TEST(LineGraph, IndexAtAnyPlaceInACacheLine_WritesItsElementsAndNoOther) {
-  constexpr size_t kLine = 64 / sizeof(int64_t);
+TEST(LineGraph, ColumnsAtAnyPlaceInACacheLine_AreWrittenAndNothingElse) {
   NeighbourFinder finder = *NeighbourFinder::Create(Rules()[0]);
   for (const Made& made : Crystals()) {
     ASSERT_OK_AND_ASSIGN(const NeighbourList list, finder.Find(made.view()));
     LineGraph graph;
     Assign(&graph, GraphRecipe::DGL, list);
-    const auto triplets = static_cast<size_t>(graph.triplets());
-    const std::vector<int64_t> second = As<int64_t>(Write(&graph, v1::DTYPE_I64, v1::DTYPE_F32, 7).second);
-    for (size_t place = 0; place < kLine; ++place) {
-      std::vector<int64_t> lines(triplets + 3 * kLine, -1), other = lines;
-      int64_t* const line = lines.data() + kLine - reinterpret_cast<uintptr_t>(lines.data()) % 64 / sizeof(int64_t);
-      graph.WriteIndex(v1::DTYPE_I64, 7, other.data(), line + place);
-      LineGraph::Flush();
-      std::vector<int64_t> wanted(lines.size(), -1);
-      std::copy(second.begin(), second.end(), wanted.begin() + (line + place - lines.data()));
-      ASSERT_EQ(lines, wanted) << made.name << ", place " << place;
+    for (const v1::DType index : {v1::DTYPE_I32, v1::DTYPE_I64}) {
+      const v1::DType real = index == v1::DTYPE_I32 ? v1::DTYPE_BF16 : v1::DTYPE_F32;
+      const size_t index_size = index == v1::DTYPE_I32 ? 4 : 8, real_size = real == v1::DTYPE_F32 ? 4 : 2;
+      const Written wanted = Write(&graph, index, real, 7);
+      for (size_t place = 0; place < 64 / real_size; ++place) {
+        Placed first(wanted.first.size(), place * index_size % 64);
+        Placed second(wanted.second.size(), (5 * place + 3) * index_size % 64);
+        Placed cosines(wanted.cosines.size(), place * real_size);
+        graph.Write(index, 7, real, first.data(), second.data(), cosines.data());
+        LineGraph::Flush();
+        ASSERT_TRUE(first.Holds(wanted.first)) << made.name << ", place " << place;
+        ASSERT_TRUE(second.Holds(wanted.second)) << made.name << ", place " << place;
+        ASSERT_TRUE(cosines.Holds(wanted.cosines)) << made.name << ", place " << place;
+      }
+    }
+  }
+}
+
+TEST(LineGraph, ColumnsThatAreNotAskedFor_AreLeftOut) {
+  NeighbourFinder finder = *NeighbourFinder::Create({});
+  const Made made = Crystals().back();
+  ASSERT_OK_AND_ASSIGN(const NeighbourList list, finder.Find(made.view()));
+  LineGraph graph;
+  Assign(&graph, GraphRecipe::TORCH, list);
+  const Written wanted = Write(&graph, v1::DTYPE_I64, v1::DTYPE_F32, 3);
+  Written written = {std::vector<uint8_t>(wanted.first.size()), std::vector<uint8_t>(wanted.second.size()),
+                     std::vector<uint8_t>(wanted.cosines.size())};
+  graph.Write(v1::DTYPE_I64, 3, v1::DTYPE_F32, written.first.data(), written.second.data(), nullptr);
+  graph.Write(v1::DTYPE_I64, 3, v1::DTYPE_F32, nullptr, nullptr, written.cosines.data());
+  graph.Write(v1::DTYPE_I64, 3, v1::DTYPE_F32, nullptr, nullptr, nullptr);
+  LineGraph::Flush();
+  EXPECT_TRUE(written == wanted);
+}
+
+// Runs of every length, and an edge that is left out at every place of them.
+TEST(LineGraph, AnyDegree_HasAllPairs) {
+  for (int32_t degree = 1; degree <= 50; ++degree) {
+    NeighbourList list;  // atom 0 has edges to itself and to atom 1 in turns, atom 1 has one edge back
+    std::vector<int32_t> source(degree, 0), destination, degrees = {degree, 1};
+    std::vector<float> r;
+    for (int32_t e = 0; e < degree; ++e) destination.push_back(e % 2);
+    source.push_back(1), destination.push_back(0);
+    for (int32_t e = 0; e <= degree; ++e) r.insert(r.end(), {1.0f + static_cast<float>(e), 1, -2});
+    const std::vector<int64_t> offset = {0, degree, degree + 1};
+    list.source = source, list.destination = destination, list.r = r, list.offset = offset;
+    list.triplet_degree = degrees;
+    for (const CrystalKernels* kernels : SupportedCrystalKernels()) {
+      for (const GraphRecipe::LineGraph kind : kKinds) {
+        SCOPED_TRACE(absl::StrCat(std::string(kernels->name), ", degree ", degree, ", kind ", kind));
+        LineGraph graph(kernels);
+        Assign(&graph, kind, list);
+        std::vector<int64_t> first, second;
+        for (const auto& [a, b] : AllTriplets(kind, list)) first.push_back(a), second.push_back(b);
+        ASSERT_EQ(graph.triplets(), static_cast<int64_t>(first.size()));
+        const Written written = Write(&graph, v1::DTYPE_I64, v1::DTYPE_F16, 0);
+        ASSERT_EQ(As<int64_t>(written.first), first);
+        ASSERT_EQ(As<int64_t>(written.second), second);
+      }
     }
   }
 }
