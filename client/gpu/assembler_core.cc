@@ -573,7 +573,7 @@ AssemblerReport AssemblerCore::report() const {
       std::count_if(items_.begin(), items_.end(), [](const Item& item) { return item.batch.has_value(); });
   const size_t lent = sharing_ ? sharing_->lent() : 0;
   report.held = report.depth - static_cast<int>(free_.size() + lent) - static_cast<int>(waiting);
-  for (const std::string& notice : {staging_notice_, sharing_ ? sharing_->notice() : ""}) {
+  for (const std::string& notice : {runtime_->info().notice, staging_notice_, sharing_ ? sharing_->notice() : ""}) {
     if (!notice.empty()) absl::StrAppend(&report.notice, report.notice.empty() ? "" : "; ", notice);
   }
   return report;

@@ -10,7 +10,8 @@
 namespace stoker::gpu {
 
 // Device `device` by CUDA's numbering. Unavailable, with the reason, when there is none, the driver is too old, or this
-// build has no CUDA (STOKER_CUDA=OFF, or no nvcc when it was built): HostRuntime does the same work then, more slowly.
+// build has no CUDA (STOKER_CUDA=OFF, or no nvcc when it was built): HostRuntime does the same work then, more
+// slowly, and OpenCudaOrHostRuntime (host_runtime.h) takes it by itself.
 absl::StatusOr<std::unique_ptr<DeviceRuntime>> OpenCudaRuntime(int device);
 
 }  // namespace stoker::gpu

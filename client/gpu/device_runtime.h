@@ -44,6 +44,7 @@ struct DeviceInfo {
   uint64_t memory_bytes = 0;  // in all
   bool on_device = false;     // false: the "device" is this process' own memory
   bool can_register = false;  // RegisterHost may succeed for memory that is mapped read-only
+  std::string notice = "";    // why this is not the device that was asked for; else empty
 };
 
 inline constexpr uint64_t kDeviceAlignment = 256;

@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
+#include "client/gpu/cuda_runtime.h"
 #include "client/gpu/kernels/host_grid.h"
 #include "shared/base/posix.h"
 #include "shared/base/size.h"
@@ -107,16 +108,23 @@ class HostRuntime::HostQueue {
   std::thread thread_;  // last: it uses the others
 };
 
-std::unique_ptr<HostRuntime> HostRuntime::Create(const HostFaults& faults) {
-  return std::unique_ptr<HostRuntime>(new HostRuntime(faults));
+std::unique_ptr<HostRuntime> HostRuntime::Create(const HostFaults& faults, const std::string& notice) {
+  return std::unique_ptr<HostRuntime>(new HostRuntime(faults, notice));
 }
 
-HostRuntime::HostRuntime(const HostFaults& faults)
+absl::StatusOr<std::unique_ptr<DeviceRuntime>> OpenCudaOrHostRuntime(int device) {
+  absl::StatusOr<std::unique_ptr<DeviceRuntime>> cuda = OpenCudaRuntime(device);
+  if (!absl::IsUnavailable(cuda.status())) return cuda;
+  return HostRuntime::Create({}, absl::StrCat("batches stay in host memory: ", cuda.status().message()));
+}
+
+HostRuntime::HostRuntime(const HostFaults& faults, const std::string& notice)
     : faults_(faults),
       info_({.name = "host",
              .id = "host",
              .memory_bytes = std::min(faults.memory_bytes, PhysicalMemory()),
-             .can_register = true}),
+             .can_register = true,
+             .notice = notice}),
       random_(faults.seed) {}
 HostRuntime::~HostRuntime() = default;
 

@@ -13,6 +13,7 @@
 #include <atomic>
 #include <map>
 #include <memory>
+#include <string>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/string_view.h"
@@ -46,7 +47,8 @@ class HostRuntime final : public DeviceRuntime {
     bool operator==(const Live&) const = default;
   };
 
-  static std::unique_ptr<HostRuntime> Create(const HostFaults& faults = {});
+  // `notice`: why not another runtime, for the reports of who uses it.
+  static std::unique_ptr<HostRuntime> Create(const HostFaults& faults = {}, const std::string& notice = "");
   ~HostRuntime() override;  // REQUIRES: everything was given back
 
   const DeviceInfo& info() const override { return info_; }
@@ -85,7 +87,7 @@ class HostRuntime final : public DeviceRuntime {
     UniqueFd file;  // of exportable memory
   };
 
-  explicit HostRuntime(const HostFaults& faults);
+  HostRuntime(const HostFaults& faults, const std::string& notice);
 
   // The next call's fault, or the failure of an operation, which stays. `call` and `bytes` are for the message.
   absl::Status Enter(absl::string_view call, uint64_t bytes);
@@ -112,5 +114,9 @@ class HostRuntime final : public DeviceRuntime {
   std::atomic<uint64_t> queues_ = 0;
   std::atomic<uint64_t> events_ = 0;
 };
+
+// That of OpenCudaRuntime; a HostRuntime, with the reason in its info and in reports, where there is no such device.
+// Errors: those of a device that is there and fails.
+absl::StatusOr<std::unique_ptr<DeviceRuntime>> OpenCudaOrHostRuntime(int device);
 
 }  // namespace stoker::gpu

@@ -15,6 +15,7 @@ namespace stoker::gpu {
 namespace {
 
 using ::stoker::testing::StatusIs;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 class RuntimeTest : public OnRuntime {};
@@ -105,6 +106,14 @@ TEST_P(RuntimeTest, EmptyProgram_DoesNothing) {
   const OwnedQueue queue = NewQueue();
   EXPECT_OK(runtime_->Launch(queue.get(), Program()));
   EXPECT_OK(runtime_->Drain(queue.get()));
+}
+
+TEST(OpenCudaOrHostRuntime, IsTheDevice_OrTheHostWithTheReason) {
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<DeviceRuntime> runtime, OpenCudaOrHostRuntime(0));
+  EXPECT_EQ(runtime->info().on_device, runtime->info().notice.empty());
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<DeviceRuntime> no_such, OpenCudaOrHostRuntime(1 << 20));
+  EXPECT_EQ(no_such->info().name, "host");
+  EXPECT_THAT(no_such->info().notice, AllOf(HasSubstr("batches stay in host memory"), HasSubstr("CUDA")));
 }
 
 // ---- memory of several processes
