@@ -355,7 +355,10 @@ absl::Status Daemon::PrepareBatches(Engine::Request* request) {
   request->plan_digest = batch::Digest(plan);
   request->key = absl::StrCat(maker->manifest().id(), "/", request->recipe_digest, "/", request->plan_digest);
   request->batches = loop_.Call([&] { return engine_->FindBatches(request->key); });
-  if (request->batches != nullptr) return absl::OkStatus();
+  if (request->batches != nullptr) {
+    (void)request->batches->Steps(request->open.position().epoch());  // plans it, which the loop has no time for
+    return absl::OkStatus();
+  }
   STOKER_ASSIGN_OR_RETURN(request->batches,
                           batch::PlannedBatches::Create(std::move(maker), plan, request->open.position().epoch()));
   return absl::OkStatus();
