@@ -384,6 +384,16 @@ void Daemon::AdvanceSession(std::shared_ptr<rpc::SessionPeer> peer, v1::SessionR
   });
 }
 
+void Daemon::SeekSession(std::shared_ptr<rpc::SessionPeer> peer, v1::SessionRequest::Seek request) {
+  const std::shared_ptr<const batch::PlannedBatches> batches =
+      loop_.Call([&] { return engine_ ? engine_->BatchesOf(peer.get()) : nullptr; });
+  if (batches == nullptr) return;                    // it has ended
+  (void)batches->Steps(request.position().epoch());  // plans the epoch, which the loop has no time for
+  loop_.Post([this, peer = std::move(peer), request = std::move(request)] {
+    if (engine_) engine_->SeekSession(peer.get(), request);
+  });
+}
+
 void Daemon::CloseSession(std::shared_ptr<rpc::SessionPeer> peer) {
   loop_.Post([this, peer = std::move(peer)] {
     if (!engine_) return;

@@ -278,6 +278,7 @@ absl::Status Session::HandleReply(v1::SessionReply& reply) {
     case v1::SessionReply::kFailed:
       if (reply.failed().code() == 0) return absl::InternalError("the daemon failed the session without a code");
       return absl::Status(static_cast<absl::StatusCode>(reply.failed().code()), reply.failed().message());
+    case v1::SessionReply::kSought:  // nobody asked for it
     case v1::SessionReply::MESSAGE_NOT_SET:
       break;
   }

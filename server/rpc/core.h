@@ -44,10 +44,11 @@ class Core {
   virtual absl::StatusOr<std::vector<v1::DatasetInfo>> ListDatasets(const std::string& name) = 0;
   virtual absl::StatusOr<bool> DropDataset(const std::string& name) = 0;
 
-  // A client's messages come in order: Open once, then Advance any number of times, then Close once, whatever happened.
-  // OpenSession may block for as long as it takes to open a store.
+  // A client's messages come in order: Open once, then Advance and Seek any number of times, then Close once, whatever
+  // happened. OpenSession may block for as long as it takes to open a store, SeekSession to plan an epoch.
   virtual void OpenSession(std::shared_ptr<SessionPeer> peer, const v1::SessionRequest::Open& request) = 0;
   virtual void AdvanceSession(std::shared_ptr<SessionPeer> peer, v1::SessionRequest::Advance request) = 0;
+  virtual void SeekSession(std::shared_ptr<SessionPeer> peer, v1::SessionRequest::Seek request) = 0;
   virtual void CloseSession(std::shared_ptr<SessionPeer> peer) = 0;
 
   virtual absl::StatusOr<std::unique_ptr<PinnedBatch>> PinBatch(const v1::FetchRequest& request) = 0;

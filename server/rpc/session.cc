@@ -23,16 +23,12 @@ void Session::OnReadDone(bool ok) {
 }
 
 void Session::Handle() {
-  const bool is_open = request_.has_open();
-  if (is_open != opened_ && (is_open || request_.has_advance())) {
-    if (is_open) {
-      opened_ = true;
-      core_->OpenSession(self_, request_.open());
-    } else {
-      core_->AdvanceSession(self_, std::move(*request_.mutable_advance()));
-    }
-    return;
+  if (request_.has_open() && !opened_) {
+    opened_ = true;
+    return core_->OpenSession(self_, request_.open());
   }
+  if (request_.has_advance() && opened_) return core_->AdvanceSession(self_, std::move(*request_.mutable_advance()));
+  if (request_.has_seek() && opened_) return core_->SeekSession(self_, std::move(*request_.mutable_seek()));
   closed_ = true;
   if (opened_) core_->CloseSession(self_);
   Finish({grpc::StatusCode::INVALID_ARGUMENT, "session: the first message, and only that, must be Open"});

@@ -80,6 +80,10 @@ void FakeCore::AdvanceSession(Peer peer, v1::SessionRequest::Advance request) {
   Note(absl::StrCat("advance ", request.credits()));
 }
 
+void FakeCore::SeekSession(Peer, v1::SessionRequest::Seek request) {
+  Note(absl::StrCat("seek ", request.position().epoch()));
+}
+
 void FakeCore::CloseSession(Peer peer) {
   on_close(peer);
   Note("close");
@@ -165,6 +169,12 @@ bool SessionClient::Open(const std::string& dataset) {
 bool SessionClient::Advance(uint32_t credits) {
   v1::SessionRequest request;
   request.mutable_advance()->set_credits(credits);
+  return Write(request);
+}
+
+bool SessionClient::Seek(uint64_t epoch) {
+  v1::SessionRequest request;
+  request.mutable_seek()->mutable_position()->set_epoch(epoch);
   return Write(request);
 }
 
