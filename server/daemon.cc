@@ -355,7 +355,10 @@ absl::Status Daemon::PrepareBatches(Engine::Request* request) {
   request->plan_digest = batch::Digest(plan);
   request->key = absl::StrCat(maker->manifest().id(), "/", request->recipe_digest, "/", request->plan_digest);
   request->batches = loop_.Call([&] { return engine_->FindBatches(request->key); });
-  if (request->batches != nullptr) return absl::OkStatus();
+  if (request->batches != nullptr) {
+    (void)request->batches->Steps(request->open.position().epoch());  // plans it, which the loop has no time for
+    return absl::OkStatus();
+  }
   STOKER_ASSIGN_OR_RETURN(request->batches,
                           batch::PlannedBatches::Create(std::move(maker), plan, request->open.position().epoch()));
   return absl::OkStatus();
@@ -384,6 +387,16 @@ void Daemon::AdvanceSession(std::shared_ptr<rpc::SessionPeer> peer, v1::SessionR
 void Daemon::ShareCopy(std::shared_ptr<rpc::SessionPeer> peer, v1::SessionRequest request) {
   loop_.Post([this, peer = std::move(peer), request = std::move(request)] {
     if (engine_) engine_->ShareCopy(peer.get(), request);
+  });
+}
+
+void Daemon::SeekSession(std::shared_ptr<rpc::SessionPeer> peer, v1::SessionRequest::Seek request) {
+  const std::shared_ptr<const batch::PlannedBatches> batches =
+      loop_.Call([&] { return engine_ ? engine_->BatchesOf(peer.get()) : nullptr; });
+  if (batches == nullptr) return;                    // it has ended
+  (void)batches->Steps(request.position().epoch());  // plans the epoch, which the loop has no time for
+  loop_.Post([this, peer = std::move(peer), request = std::move(request)] {
+    if (engine_) engine_->SeekSession(peer.get(), request);
   });
 }
 

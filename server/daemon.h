@@ -68,6 +68,7 @@ class Daemon : private rpc::Core {
   void OpenSession(std::shared_ptr<rpc::SessionPeer> peer, const v1::SessionRequest::Open& request) override;
   void AdvanceSession(std::shared_ptr<rpc::SessionPeer> peer, v1::SessionRequest::Advance request) override;
   void ShareCopy(std::shared_ptr<rpc::SessionPeer> peer, v1::SessionRequest request) override;
+  void SeekSession(std::shared_ptr<rpc::SessionPeer> peer, v1::SessionRequest::Seek request) override;
   void CloseSession(std::shared_ptr<rpc::SessionPeer> peer) override;
   absl::StatusOr<std::unique_ptr<rpc::PinnedBatch>> PinBatch(const v1::FetchRequest& request) override;
 

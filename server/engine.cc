@@ -99,6 +99,11 @@ std::shared_ptr<const batch::PlannedBatches> Engine::FindBatches(const std::stri
   return nullptr;
 }
 
+std::shared_ptr<const batch::PlannedBatches> Engine::BatchesOf(rpc::SessionPeer* peer) const {
+  const auto it = ids_.find(peer);
+  return it == ids_.end() ? nullptr : streams_.at(scheduler_.StreamOf(it->second)).batches;
+}
+
 void Engine::FillOpened(schedule::SessionId id, const Request& request, uint64_t token,
                         v1::SessionReply::Opened* opened) const {
   const batch::PlannedBatches& batches = *request.batches;
@@ -153,6 +158,20 @@ void Engine::EndIfWrong(schedule::SessionId id, const absl::Status& status) {
   if (status.ok()) return;
   scheduler_.CloseSession(id);
   End(id, status);
+}
+
+void Engine::SeekSession(rpc::SessionPeer* peer, const v1::SessionRequest::Seek& request) {
+  const auto it = ids_.find(peer);
+  if (it == ids_.end()) return;  // ended while this was on its way
+  const absl::StatusOr<uint64_t> steps =
+      scheduler_.Seek(it->second, {request.position().epoch(), request.position().step()}, request.release());
+  if (!steps.ok()) return EndIfWrong(it->second, steps.status());
+  v1::SessionReply reply;
+  reply.mutable_sought()->set_steps_per_epoch(*steps);
+  peer->Send(std::move(reply));
+  v1::SessionRequest::Advance first;
+  first.set_credits(request.credits());
+  AdvanceSession(peer, first);
 }
 
 void Engine::CloseSession(rpc::SessionPeer* peer) {

@@ -51,8 +51,11 @@ class Engine : private schedule::Actions, private schedule::ExtentPool, private 
   // The batches of the stream with this key, if there is one.
   std::shared_ptr<const batch::PlannedBatches> FindBatches(const std::string& key) const;
   void OpenSession(std::shared_ptr<rpc::SessionPeer> peer, const Request& request);
+  // The batches that the session reads; null when it has ended.
+  std::shared_ptr<const batch::PlannedBatches> BatchesOf(rpc::SessionPeer* peer) const;
   void AdvanceSession(rpc::SessionPeer* peer, const v1::SessionRequest::Advance& request);
   void ShareCopy(rpc::SessionPeer* peer, const v1::SessionRequest& request);  // Claim, Offer or Withdraw
+  void SeekSession(rpc::SessionPeer* peer, const v1::SessionRequest::Seek& request);
   void CloseSession(rpc::SessionPeer* peer);
 
   struct Pinned {

@@ -157,6 +157,7 @@ absl::Status LoaderImpl::AfterError(const std::shared_ptr<Session>& session, con
     return reconnecting ? Annotate(status, LostDaemon()) : status;
   }
   DropSession();
+  if (end.seeking) return absl::OkStatus();  // of another place than this, or perhaps
   const bool not_yet = end.ended && absl::IsFailedPrecondition(status) && !Serving();
   if (end.lost || late || not_yet) return WaitForDaemon(status, deadline);
   if (end.dropped == 0) return status;
@@ -214,23 +215,46 @@ void LoaderImpl::DropSession() {
 
 // ---- moving, and the end ----
 
+// Within the session, if there is one. A careful one is dropped, for it asks for too little.
 void LoaderImpl::JumpTo(const v1::Position& position) {
-  DropSession();
   lost_since_ = absl::InfiniteFuture();
-  careful_ = 0;
-  absl::MutexLock lock(&mu_);
-  position_ = position;
+  if (std::exchange(careful_, 0) > 0) DropSession();
+  std::shared_ptr<Session> session;
+  {
+    absl::MutexLock lock(&mu_);
+    position_ = position;
+    session = session_;
+  }
+  if (session == nullptr) return;
+  if (!session->Seek(position)) return DropSession();
+  if (options_.plan.has_budget()) is_open_ = false;  // until it is there: epochs differ in steps
+  open_by_ = absl::Now() + options_.open_timeout;
 }
 
 // With a budget only the daemon knows how many steps the epoch has, and whether there is such a step.
 absl::Status LoaderImpl::MoveTo(const v1::Position& position) {
   const v1::Position before = this->position();
+  if (!options_.plan.has_budget()) {
+    JumpTo(position);
+    return absl::OkStatus();
+  }
+  // A session that is refused a place is over, and its leases with it: there let another one ask.
+  if (position.step() > (position.epoch() == before.epoch() ? steps_per_epoch() : 0)) DropSession();
   JumpTo(position);
-  if (!options_.plan.has_budget()) return absl::OkStatus();
-  const absl::StatusOr<std::shared_ptr<Session>> session = CurrentSession();
-  const absl::Status status = session.ok() ? AwaitOpen(**session, open_by_) : session.status();
-  if (!status.ok()) JumpTo(before);
+  absl::Status status = AwaitPlace();
+  if (status.ok()) return status;
+  DropSession();
+  JumpTo(before);
   return status;
+}
+
+absl::Status LoaderImpl::AwaitPlace() {
+  while (true) {
+    STOKER_ASSIGN_OR_RETURN(const std::shared_ptr<Session> session, CurrentSession());
+    absl::Status status = AwaitOpen(*session, open_by_);
+    if (status.ok() || !session->end().seeking) return status;
+    DropSession();
+  }
 }
 
 absl::Status LoaderImpl::SetEpoch(uint64_t epoch) {

@@ -55,6 +55,7 @@ class LoaderImpl {
   void DropSession();
   absl::Status MoveTo(const v1::Position& position);
   void JumpTo(const v1::Position& position);
+  absl::Status AwaitPlace();  // until the daemon has said that it is there
   LoaderState StateAt(const v1::Position& position) const;
 
   const std::shared_ptr<Connection> connection_;

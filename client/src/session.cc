@@ -79,13 +79,14 @@ Session::~Session() {
 
 absl::StatusOr<v1::SessionReply::Opened> Session::WaitOpened(absl::Time deadline) {
   absl::MutexLock lock(&mu_);
-  while (!is_open_ && !stopped_ && !end_.ended) {
-    if (changed_.WaitWithDeadline(&mu_, deadline) && !is_open_ && !stopped_ && !end_.ended) {
+  const auto there = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return is_open_ && !SeekingLocked(); };
+  while (!there() && !stopped_ && !end_.ended) {
+    if (changed_.WaitWithDeadline(&mu_, deadline) && !there() && !stopped_ && !end_.ended) {
       return absl::DeadlineExceededError("the daemon has not opened the stream yet");
     }
   }
   if (stopped_) return absl::CancelledError("the loader is closed");
-  if (!is_open_) return end_status_;
+  if (!there()) return end_status_;
   return opened_;
 }
 
@@ -138,14 +139,29 @@ void Session::SetPrefetch(int prefetch) {
   WakeWriterLocked();
 }
 
+// Written at once and by the caller: the daemon may begin, and the batches for the place before are no use.
+bool Session::Seek(const v1::Position& position) {
+  {
+    absl::MutexLock lock(&mu_);
+    if (end_.ended || stopped_) return false;
+    DropQueueLocked();
+    target_ = position;
+    seek_pending_ = true;
+    granted_ = 0;
+    pending_credits_ = 0;
+    GrantLocked(depth_);
+    if (fetch_ != nullptr) fetch_->TryCancel();
+    if (!is_open_) return true;  // is written then
+  }
+  Flush();
+  return true;
+}
+
 void Session::Stop() {
   absl::MutexLock lock(&mu_);
   stopped_ = true;
-  for (const Item& item : queue_) {
-    if (item.leased) ReleaseLocked(item.lease);
-  }
-  queue_.clear();
-  queued_batches_ = 0;
+  DropQueueLocked();
+  pending_credits_ = 0;
   WakeWriterLocked();
   if (!is_open_) context_.TryCancel();
   if (fetch_ != nullptr) fetch_->TryCancel();
@@ -224,13 +240,24 @@ absl::StatusOr<bool> Session::IsFree(uint64_t claim) {
 
 // ---- credits and leases ----
 
+bool Session::SeekingLocked() const { return seek_pending_ || seeks_ > 0; }
+
+void Session::DropQueueLocked() {
+  for (const Item& item : queue_) {
+    if (item.leased) ReleaseLocked(item.lease);
+  }
+  queue_.clear();
+  queued_batches_ = 0;
+}
+
 bool Session::PendingLocked() const {
-  return is_open_ && !end_.ended && (pending_credits_ > 0 || !pending_releases_.empty());
+  return is_open_ && !end_.ended && (seek_pending_ || pending_credits_ > 0 || !pending_releases_.empty());
 }
 
 // A daemon whose arena has room for few batches cannot go on without the leases.
 bool Session::DueLocked() const {
   if (!PendingLocked()) return false;
+  if (seek_pending_) return true;
   const bool scarce = opened_.arena_batches() < 4 * depth_;
   const uint64_t enough = scarce || stopped_ ? 1 : std::max<uint64_t>(depth_ / 2, 1);
   return pending_credits_ >= enough || pending_releases_.size() >= enough;
@@ -255,12 +282,9 @@ void Session::Flush() {
   {
     absl::MutexLock lock(&mu_);
     if (!PendingLocked()) return;
-    v1::SessionRequest::Advance* advance = advance_.mutable_advance();
-    advance->set_credits(static_cast<uint32_t>(std::exchange(pending_credits_, 0)));
-    advance->mutable_release()->Assign(pending_releases_.begin(), pending_releases_.end());
-    pending_releases_.clear();
+    FillRequestLocked();
   }
-  (void)stream_->Write(advance_);
+  (void)stream_->Write(request_);
 }
 
 // A broken stream is the reader's to see.
@@ -268,6 +292,18 @@ void Session::Write(const v1::SessionRequest& request) {
   absl::MutexLock write(&write_mu_);
   if (end().ended) return;
   (void)stream_->Write(request);
+}
+
+void Session::FillRequestLocked() {
+  const auto fill = [this](auto* message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    message->set_credits(static_cast<uint32_t>(std::exchange(pending_credits_, 0)));
+    message->mutable_release()->Assign(pending_releases_.begin(), pending_releases_.end());
+    pending_releases_.clear();
+  };
+  if (!std::exchange(seek_pending_, false)) return fill(request_.mutable_advance());
+  ++seeks_;
+  *request_.mutable_seek()->mutable_position() = target_;
+  fill(request_.mutable_seek());
 }
 
 // Looks again after kLinger until nothing was pending for so long, so that a busy session wakes it once a message.
@@ -315,7 +351,7 @@ void Session::RunReader() {
 void Session::SetEnd(absl::Status status, bool lost) {
   absl::MutexLock lock(&mu_);
   if (end_.ended) return;
-  end_ = {true, lost, queued_batches_};
+  end_ = {true, lost, queued_batches_, SeekingLocked()};
   end_status_ = std::move(status);
   queue_.clear();
   queued_batches_ = 0;
@@ -331,6 +367,8 @@ absl::Status Session::HandleReply(v1::SessionReply& reply) {
       return HandleReady(*reply.mutable_ready());
     case v1::SessionReply::kEndOfEpoch:
       return HandleEndOfEpoch(reply.end_of_epoch());
+    case v1::SessionReply::kSought:
+      return HandleSought(reply.sought());
     case v1::SessionReply::kFailed:
       if (reply.failed().code() == 0) return absl::InternalError("the daemon failed the session without a code");
       return absl::Status(static_cast<absl::StatusCode>(reply.failed().code()), reply.failed().message());
@@ -360,6 +398,7 @@ absl::Status Session::HandleOpened(v1::SessionReply::Opened& opened) {
 
 absl::Status Session::HandleEndOfEpoch(const v1::SessionReply::EndOfEpoch& end) {
   absl::MutexLock lock(&mu_);
+  if (SeekingLocked()) return absl::OkStatus();
   if (end.epoch() != expected_.epoch() || expected_.step() != steps_) {
     return absl::InternalError(
         absl::StrCat("the daemon ended epoch ", end.epoch(), ", expected was batch ", Place(expected_)));
@@ -373,7 +412,27 @@ absl::Status Session::HandleEndOfEpoch(const v1::SessionReply::EndOfEpoch& end) 
   return absl::OkStatus();
 }
 
+absl::Status Session::HandleSought(const v1::SessionReply::Sought& sought) {
+  absl::MutexLock lock(&mu_);
+  if (seeks_ == 0) return absl::InternalError("the daemon answered a Seek that it was not asked for");
+  --seeks_;
+  if (SeekingLocked()) return absl::OkStatus();  // it was overtaken by another
+  expected_ = target_;
+  steps_ = sought.steps_per_epoch();
+  opened_.set_steps_per_epoch(steps_);
+  changed_.SignalAll();
+  return absl::OkStatus();
+}
+
 absl::Status Session::HandleReady(v1::SessionReply::Ready& ready) {
+  {
+    absl::MutexLock lock(&mu_);
+    if (SeekingLocked()) {
+      ReleaseLocked(ready.lease());
+      WakeWriterLocked();
+      return absl::OkStatus();
+    }
+  }
   if (ready.batch().epoch() != expected_.epoch() || ready.batch().step() != expected_.step()) {
     return absl::InternalError(absl::StrCat("the daemon sent batch ", ready.batch().epoch(), ":", ready.batch().step(),
                                             ", expected was ", Place(expected_)));
@@ -381,13 +440,14 @@ absl::Status Session::HandleReady(v1::SessionReply::Ready& ready) {
   expected_.set_step(expected_.step() + 1);
   absl::StatusOr<std::shared_ptr<BatchData>> batch = Receive(*ready.mutable_batch(), ready.lease());
   absl::MutexLock lock(&mu_);
-  granted_ -= std::min<uint64_t>(granted_, 1);
+  const bool unwanted = stopped_ || SeekingLocked();  // by now
+  if (!unwanted) granted_ -= std::min<uint64_t>(granted_, 1);
   const bool leased = batch.ok() && !(*batch)->inline_memory();
-  if (stopped_ || (batch.ok() && !leased)) {
+  if (unwanted || (batch.ok() && !leased)) {
     ReleaseLocked(ready.lease());
     WakeWriterLocked();
   }
-  if (stopped_) return absl::OkStatus();
+  if (unwanted) return absl::OkStatus();
   if (!batch.ok()) return batch.status();
   transport_ = leased ? "shm" : "inline";
   queue_.push_back({*std::move(batch), ready.lease(), leased});
@@ -446,7 +506,7 @@ absl::StatusOr<std::shared_ptr<BatchData>> Session::Fetch(v1::BatchDescriptor& d
   v1::FetchRequest request;
   {
     absl::MutexLock lock(&mu_);
-    if (stopped_ || quit_) return absl::CancelledError("the loader is closed");
+    if (stopped_ || quit_ || SeekingLocked()) return absl::CancelledError("the batch is not wanted any more");
     fetch_ = &context;
     request.set_session(opened_.session());
     request.set_token(opened_.fetch_token());

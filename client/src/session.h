@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // One Session call: a reader thread that turns replies into mapped batches, a queue of them, and a writer thread that
-// hands back credits and leases. A session ends once and for all; Loader opens another.
+// hands back credits and leases. Seek goes on at another place within the session. A session ends once and for all;
+// Loader opens another.
 //
 // Credits: as many batches are asked for as the prefetch depth, less those queued. A credit is given back when a batch
 // is taken from the queue, a lease when the last holder of the batch lets go. Both are gathered into one message, which
 // is written when half of the depth has gathered, or after kLinger, for a message takes processor time of both sides
 // that the making of batches could use. Where the arena has room for few batches it is written at once. The writer
 // thread writes it, except that a Next() that has to wait does it itself: one wake-up less on the way to a cold batch.
+//
+// After a Seek, what the daemon says is of the place before until it says Sought, once for each Seek that was written:
+// till then leases go back unseen, and errors tell nothing of the new place.
 //
 // Thread-safe. Lock order: write_mu_ before mu_.
 #pragma once
@@ -49,7 +53,8 @@ class Session : public LeaseOwner, public std::enable_shared_from_this<Session> 
                                                         std::shared_ptr<SegmentCache> segments);
   ~Session() override;  // ends the call; REQUIRES: not on the reader thread, which never holds a reference
 
-  // What the daemon answered. DeadlineExceeded at `deadline`, Cancelled after Stop, else why the session ended.
+  // What the daemon answered, with the steps of the epoch that it is at: after a Seek, of that one. DeadlineExceeded at
+  // `deadline`, Cancelled after Stop, else why the session ended.
   absl::StatusOr<v1::SessionReply::Opened> WaitOpened(absl::Time deadline);
 
   // A batch, or the end of an epoch and how many steps the following one has.
@@ -71,6 +76,10 @@ class Session : public LeaseOwner, public std::enable_shared_from_this<Session> 
 
   void SetPrefetch(int prefetch);  // >= 0
 
+  // The following Next() is of `position`, which the plan must have: else the session ends with InvalidArgument. Gives
+  // back what is queued; batches that are held stay. False when the session has ended, and then does nothing.
+  bool Seek(const v1::Position& position);
+
   // Gives back what is queued, wakes who waits. Leases that are held stay until they are released.
   void Stop();
 
@@ -78,6 +87,7 @@ class Session : public LeaseOwner, public std::enable_shared_from_this<Session> 
     bool ended = false;
     bool lost = false;     // the stream broke or the daemon goes away: another session may go on
     uint64_t dropped = 0;  // batches that were queued then, and are no longer leased
+    bool seeking = false;  // it had not come to the place of the last Seek: another session may
   };
   End end() const;
 
@@ -92,7 +102,7 @@ class Session : public LeaseOwner, public std::enable_shared_from_this<Session> 
 
   void RunReader();
   void RunWriter();
-  void Flush();  // writes pending credits and leases
+  void Flush();  // writes what is pending
   void Write(const v1::SessionRequest& request);
 
   // Of the reader thread. A status that is not OK ends the session.
@@ -102,10 +112,14 @@ class Session : public LeaseOwner, public std::enable_shared_from_this<Session> 
   absl::Status HandleEndOfEpoch(const v1::SessionReply::EndOfEpoch& end);
   void HandleClaimed(v1::SessionReply::Claimed& claimed);
   void HandleCopyFree(uint64_t claim);
+  absl::Status HandleSought(const v1::SessionReply::Sought& sought);
   absl::StatusOr<std::shared_ptr<BatchData>> Receive(v1::BatchDescriptor& descriptor, uint64_t lease);
   absl::StatusOr<std::shared_ptr<BatchData>> Fetch(v1::BatchDescriptor& descriptor, uint64_t lease);
   void SetEnd(absl::Status status, bool lost);
 
+  bool SeekingLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);  // what comes is of the place before
+  void DropQueueLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void FillRequestLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_mu_, mu_);
   void GrantLocked(uint64_t depth) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void ReleaseLocked(uint64_t lease) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool PendingLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);  // something is to be written
@@ -131,14 +145,17 @@ class Session : public LeaseOwner, public std::enable_shared_from_this<Session> 
   uint64_t steps_ = 0;  // of the epoch of expected_
 
   absl::Mutex write_mu_;
-  v1::SessionRequest advance_ ABSL_GUARDED_BY(write_mu_);
+  v1::SessionRequest request_ ABSL_GUARDED_BY(write_mu_);
 
   mutable absl::Mutex mu_ ABSL_ACQUIRED_AFTER(write_mu_);
   absl::CondVar changed_;  // queue_, opened_, stopped_, end_
   absl::CondVar claimed_;  // claims_, end_
   absl::CondVar pending_;  // for the writer: something is pending that it does not wait for, or is due, or quit_
   bool is_open_ ABSL_GUARDED_BY(mu_) = false;
-  v1::SessionReply::Opened opened_ ABSL_GUARDED_BY(mu_);
+  v1::SessionReply::Opened opened_ ABSL_GUARDED_BY(mu_);  // steps_per_epoch: of the place last come to
+  v1::Position target_ ABSL_GUARDED_BY(mu_);              // of the last Seek
+  bool seek_pending_ ABSL_GUARDED_BY(mu_) = false;        // it is not written yet
+  uint64_t seeks_ ABSL_GUARDED_BY(mu_) = 0;               // that are written and not answered
   std::deque<Item> queue_ ABSL_GUARDED_BY(mu_);
   uint64_t queued_batches_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t held_ ABSL_GUARDED_BY(mu_) = 0;     // leases that the user holds

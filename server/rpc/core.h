@@ -45,10 +45,10 @@ class Core {
   virtual absl::StatusOr<bool> DropDataset(const std::string& name) = 0;
 
   // A client's messages come in order: Open once, then the others any number of times, then Close once, whatever
-  // happened.
-  // OpenSession may block for as long as it takes to open a store.
+  // happened. OpenSession may block for as long as it takes to open a store, SeekSession to plan an epoch.
   virtual void OpenSession(std::shared_ptr<SessionPeer> peer, const v1::SessionRequest::Open& request) = 0;
   virtual void AdvanceSession(std::shared_ptr<SessionPeer> peer, v1::SessionRequest::Advance request) = 0;
+  virtual void SeekSession(std::shared_ptr<SessionPeer> peer, v1::SessionRequest::Seek request) = 0;
   virtual void ShareCopy(std::shared_ptr<SessionPeer> peer, v1::SessionRequest request) = 0;  // Claim, Offer, Withdraw
   virtual void CloseSession(std::shared_ptr<SessionPeer> peer) = 0;
 

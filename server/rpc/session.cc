@@ -23,18 +23,14 @@ void Session::OnReadDone(bool ok) {
 }
 
 void Session::Handle() {
-  const bool is_open = request_.has_open();
-  if (is_open != opened_ && request_.message_case() != v1::SessionRequest::MESSAGE_NOT_SET) {
-    if (is_open) {
-      opened_ = true;
-      core_->OpenSession(self_, request_.open());
-    } else if (request_.has_advance()) {
-      core_->AdvanceSession(self_, std::move(*request_.mutable_advance()));
-    } else {
-      core_->ShareCopy(self_, std::move(request_));
-    }
-    return;
+  if (request_.has_open() && !opened_) {
+    opened_ = true;
+    return core_->OpenSession(self_, request_.open());
   }
+  if (request_.has_advance() && opened_) return core_->AdvanceSession(self_, std::move(*request_.mutable_advance()));
+  if (request_.has_seek() && opened_) return core_->SeekSession(self_, std::move(*request_.mutable_seek()));
+  const bool shares = request_.has_claim() || request_.has_offer() || request_.has_withdraw();
+  if (shares && opened_) return core_->ShareCopy(self_, std::move(request_));
   closed_ = true;
   if (opened_) core_->CloseSession(self_);
   Finish({grpc::StatusCode::INVALID_ARGUMENT, "session: the first message, and only that, must be Open"});

@@ -21,6 +21,14 @@ Position After(const Stream& stream, Position position, uint64_t count) {
   return position;
 }
 
+// The steps of its epoch.
+absl::StatusOr<uint64_t> CheckPosition(const BatchSource& source, const Position& position) {
+  const uint64_t steps = source.Steps(position.epoch);
+  if (position.step <= steps) return steps;
+  return absl::InvalidArgumentError(
+      absl::StrCat("position.step: ", position.step, " is past the ", steps, " steps of an epoch"));
+}
+
 // A position is normal when its step is a step; at the end of an epoch an EndOfEpoch is due first.
 bool AtEndOfEpoch(const Stream& stream, const Position& position) {
   return position.step == stream.Steps(position.epoch);
@@ -56,11 +64,7 @@ absl::StatusOr<SessionId> Scheduler::OpenSession(const StreamSpec& stream_spec, 
         FormatSize(pool_->capacity_bytes()), ", in one piece at most ", FormatSize(pool_->largest_extent()),
         "; use smaller batches, or a larger arena (--arena-bytes, segment_bytes)"));
   }
-  const uint64_t steps = stream_spec.source->Steps(spec.position.epoch);
-  if (spec.position.step > steps) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("position.step: ", spec.position.step, " is past the ", steps, " steps of an epoch"));
-  }
+  STOKER_ASSIGN_OR_RETURN(const uint64_t steps, CheckPosition(*stream_spec.source, spec.position));
   Stream* stream = FindOrCreateStream(stream_spec);
   stream->forgotten = false;
   stream->last_steps = steps;
@@ -108,6 +112,15 @@ absl::Status Scheduler::Advance(SessionId id, absl::Span<const LeaseId> release,
   if (credits > kMostCredits) {
     return absl::InvalidArgumentError(absl::StrCat("credits: ", credits, " is not in [0, ", kMostCredits, "]"));
   }
+  STOKER_RETURN_IF_ERROR(ReturnLeases(session, release));
+  session->credits = std::min<uint64_t>(uint64_t{session->credits} + credits, kMostCredits);
+  UpdateWants(session);
+  Deliver(session, now);
+  Place();
+  return absl::OkStatus();
+}
+
+absl::Status Scheduler::ReturnLeases(Session* session, absl::Span<const LeaseId> release) {
   for (const LeaseId lease : release) {
     if (!session->leases.contains(lease)) {
       Place();  // what was returned before it is room
@@ -115,11 +128,19 @@ absl::Status Scheduler::Advance(SessionId id, absl::Span<const LeaseId> release,
     }
     ReturnLease(lease);
   }
-  session->credits = std::min<uint64_t>(uint64_t{session->credits} + credits, kMostCredits);
-  UpdateWants(session);
-  Deliver(session, now);
-  Place();
   return absl::OkStatus();
+}
+
+absl::StatusOr<uint64_t> Scheduler::Seek(SessionId id, const Position& position, absl::Span<const LeaseId> release) {
+  Session* const session = sessions_.at(id).get();
+  STOKER_ASSIGN_OR_RETURN(const uint64_t steps, CheckPosition(*session->stream->spec.source, position));
+  STOKER_RETURN_IF_ERROR(ReturnLeases(session, release));
+  UnwantAll(session);
+  session->credits = 0;
+  session->passed_over = 0;
+  session->next = position;
+  session->stream->last_steps = steps;
+  return steps;
 }
 
 void Scheduler::CloseSession(SessionId id) {
@@ -128,9 +149,7 @@ void Scheduler::CloseSession(SessionId id) {
   const std::unique_ptr<Session> session = std::move(it->second);
   sessions_.erase(it);
   Stream* const stream = session->stream;
-  for (; session->wanted > 0; --session->wanted) {
-    Unwant(session.get(), stream->batches.at(After(*stream, session->next, session->wanted - 1)).get());
-  }
+  UnwantAll(session.get());
   copies_.SessionClosed(id, session->leases);
   while (!session->leases.empty()) ReturnLease(*session->leases.begin());
   EraseOne(&stream->sessions, session.get());
@@ -198,6 +217,13 @@ void Scheduler::Unwant(Session* session, Batch* batch) {
   EraseOne(&batch->wanters, session);
   session->planned.erase(batch->at);
   RemoveIfUseless(batch);
+}
+
+void Scheduler::UnwantAll(Session* session) {
+  const Stream& stream = *session->stream;
+  for (; session->wanted > 0; --session->wanted) {
+    Unwant(session, stream.batches.at(After(stream, session->next, session->wanted - 1)).get());
+  }
 }
 
 // Sends what is ready, in order, as far as credits go.

@@ -72,6 +72,11 @@ class Scheduler {
   // Returns leases, then adds credits. An error means that the client broke the protocol; the session is still there.
   absl::Status Advance(SessionId session, absl::Span<const LeaseId> release, uint32_t credits, absl::Time now);
 
+  // Returns leases, forgets all credits, and goes on at another place, of whose epoch it gives the steps. Sends
+  // nothing: the caller sends `Sought` first and then calls Advance with the new credits. INVALID_ARGUMENT for a
+  // position outside the plan, or as Advance. REQUIRES: the session is open.
+  absl::StatusOr<uint64_t> Seek(SessionId session, const Position& position, absl::Span<const LeaseId> release);
+
   // Returns all leases. No action is called for this session any more. Unknown ids are ignored.
   void CloseSession(SessionId session);
 
@@ -122,10 +127,12 @@ class Scheduler {
   void CloseStreamIfUnused(Stream* stream);
 
   // Sessions.
+  absl::Status ReturnLeases(Session* session, absl::Span<const LeaseId> release);
   void UpdateWants(Session* session);
   void Want(Session* session, const Position& at);
   absl::Status CheckFits(const Batch& batch) const;
   void Unwant(Session* session, Batch* batch);
+  void UnwantAll(Session* session);
   void Deliver(Session* session, absl::Time now);
   void Lend(Session* session, Batch* batch, absl::Time now);
   void ReturnLease(LeaseId id);

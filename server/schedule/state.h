@@ -43,7 +43,7 @@ struct Batch {
 struct Stream {
   StreamId id = 0;
   StreamSpec spec;
-  uint64_t last_steps = 0;  // of the epoch that a session last opened at: for status
+  uint64_t last_steps = 0;  // of the epoch that a session last opened at or sought: for status
   absl::flat_hash_map<Position, std::unique_ptr<Batch>> batches;
   std::vector<Session*> sessions;
   bool forgotten = false;  // since its last session: what is being made or pinned is not kept either

@@ -82,7 +82,7 @@ void WorkerPool::StartLater(Slot* slot) {
 bool WorkerPool::Tell(Slot* slot, const v1::ToWorker& message, int fd) {
   const absl::Status status = slot->process->channel().Send(message, fd);
   if (status.ok()) return true;
-  Fail(slot, status.message());
+  Fail(slot, absl::IsUnavailable(status) ? "" : status.message());  // gone: how it ended says why
   return false;
 }
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "tests/integration/fixture.h"
 
 namespace stoker {
@@ -27,6 +28,7 @@ using testing::ProgramResult;
 using testing::ReadEpoch;
 using testing::RunProgram;
 using testing::SharedFile;
+using testing::StatusIs;
 
 // A textbook in four notations: cubes with one to eight atoms, so that costs differ.
 struct Cell {
@@ -300,6 +302,36 @@ TEST_F(CrystalBudgets, DaemonKilledInTheMiddle_NextDaemonGoesOnWithTheSameBytes)
   Digests rest = whole;
   rest.erase({0, 0});
   EXPECT_EQ(ReadEpoch(&next), rest);
+}
+
+TEST_F(CrystalBudgets, MovedToAnEpoch_KnowsItsStepsAtOnceAndReadsThem) {
+  LoaderOptions options = ByNodes("book", 8);
+  options.epochs = 0;
+  options.plan.set_shuffle(true);
+  ASSERT_OK_AND_ASSIGN(Loader loader, client().Open(options));
+  for (const uint64_t epoch : {40, 3, 12, 4}) {
+    ASSERT_OK(loader.SetEpoch(epoch));
+    options.start.set_epoch(epoch);
+    ASSERT_OK_AND_ASSIGN(Loader fresh, client().Open(options));
+    EXPECT_EQ(loader.steps_per_epoch(), fresh.steps_per_epoch());
+    EXPECT_EQ(ReadEpoch(&loader), ReadEpoch(&fresh)) << "epoch " << epoch;
+  }
+}
+
+TEST_F(CrystalBudgets, APlaceThatThereIsNot_IsRefusedAndTheLoaderStays) {
+  const Digests whole = ReadAll(ByNodes("book", 8));
+  ASSERT_OK_AND_ASSIGN(Loader loader, client().Open(ByNodes("book", 8)));
+  ASSERT_OK_AND_ASSIGN(const std::optional<Batch> held, loader.Next(absl::Seconds(60)));
+  for (const char* epoch : {"\"epoch\":0", "\"epoch\":9"}) {
+    const std::string state =
+        absl::StrReplaceAll(loader.SaveState(), {{"\"epoch\":0", epoch}, {"\"step\":1", "\"step\":77"}});
+    EXPECT_THAT(loader.LoadState(state),
+                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("position.step: 77 is past the")));
+    EXPECT_EQ(loader.position().step(), 1u);
+  }
+  EXPECT_TRUE(testing::Eventually([&] { return Status().arena().extents().leased() == 1; }));  // the one that is held
+  EXPECT_EQ(ReadEpoch(&loader), Digests(std::next(whole.begin()), whole.end()));
+  EXPECT_OK(held->Check());
 }
 
 TEST_F(CrystalBudgets, Datasets_SideBySide_HaveFiguresAndAPlotOnOneAxis) {

@@ -306,6 +306,27 @@ TEST_F(DaemonKilledTest, DaemonKilled_WhoSharesBatchesOnADevice_ReadsOn) {
   StopByTerm();
 }
 
+TEST_F(DaemonKilledTest, DaemonKilled_AndTheLoaderMoved_GoesOnAtTheNewPlaceWithTheNextOne) {
+  ASSERT_NO_FATAL_FAILURE(Start());
+  ASSERT_OK_AND_ASSIGN(Client client, Client::Connect({.address = socket()}));
+  ASSERT_NO_FATAL_FAILURE(Ingest(client));
+  ASSERT_OK_AND_ASSIGN(Loader loader, client.Open(Shuffled(/*epochs=*/3)));
+  const Digests expected = ReadEpoch(&loader);
+  std::optional<Batch> held;
+  ASSERT_OK_AND_ASSIGN(held, loader.Next(absl::Seconds(60)));
+  const uint32_t digest = DigestOf(*held);
+  ASSERT_OK(loader.SetEpoch(2));
+  daemon_->Kill(SIGSTOP);  // so that it answers nothing any more
+  ASSERT_OK(loader.SetEpoch(0));
+  daemon_->Kill(SIGKILL);
+  EXPECT_EQ(daemon_->Wait().signal, SIGKILL);
+  ASSERT_NO_FATAL_FAILURE(Start());
+  EXPECT_EQ(ReadEpoch(&loader), expected);
+  EXPECT_EQ(DigestOf(*held), digest);
+  loader.Close();
+  StopByTerm();
+}
+
 TEST_F(DaemonKilledTest, DaemonKilled_AgainAndAgain_ReaderGetsEveryBatchOnce) {
   ASSERT_NO_FATAL_FAILURE(Start());
   ASSERT_OK_AND_ASSIGN(Client client, Client::Connect({.address = socket()}));

@@ -256,6 +256,37 @@ TEST_F(MainJobTest, StateSavedBeforeEveryBatch_GoesOnWithTheSameBytes) {
   }
 }
 
+TEST_F(MainJobTest, MovedAboutInItsSession_ReadsWhatALoaderOpenedThereReads_AndReturnsAllLeases) {
+  ASSERT_NO_FATAL_FAILURE(StartDaemon());
+  IngestSamples("written", MakeSamples(23, 1, 16));
+  LoaderOptions options = Read("written", 4, /*epochs=*/0);
+  options.plan.set_shuffle(true);
+  for (const Transport transport : {Transport::kShm, Transport::kInline}) {
+    options.transport = transport;
+    options.start.set_epoch(0);
+    ASSERT_OK_AND_ASSIGN(Loader loader, client().Open(options));
+    ASSERT_TRUE(testing::Eventually([&] { return Status().sessions_size() == 1; }));
+    const uint64_t session = Status().sessions(0).id();
+    ASSERT_OK_AND_ASSIGN(const std::optional<Batch> held, loader.Next(absl::Seconds(60)));
+    const uint32_t digest = DigestOf(*held);
+    for (const uint64_t epoch : {7, 1, 300, 2}) {
+      for (uint64_t passed = 0; passed < 20; ++passed) ASSERT_OK(loader.SetEpoch(epoch + 20 - passed));
+      ASSERT_OK(loader.Next(absl::Seconds(60)));
+      ASSERT_OK(loader.SetEpoch(epoch));
+      options.start.set_epoch(epoch);
+      ASSERT_OK_AND_ASSIGN(Loader fresh, client().Open(options));
+      EXPECT_EQ(ReadEpoch(&loader), ReadEpoch(&fresh)) << "epoch " << epoch;
+    }
+    EXPECT_OK(held->Check());
+    EXPECT_EQ(DigestOf(*held), digest);
+    EXPECT_TRUE(testing::Eventually([&] { return Status().sessions_size() == 1; }));
+    EXPECT_EQ(Status().sessions(0).id(), session);
+    loader.Close();
+    const uint64_t kept = transport == Transport::kShm ? 1 : 0;
+    EXPECT_TRUE(testing::Eventually([&] { return Status().arena().extents().leased() == kept; }));
+  }
+}
+
 TEST_F(MainJobTest, DaemonStoppedInTheMiddle_NextDaemonGoesOnFromTheState) {
   ASSERT_NO_FATAL_FAILURE(StartDaemon());
   IngestSamples("written", MakeSamples(23, 1, 16));

@@ -55,6 +55,14 @@ class RawSession {
     request.mutable_advance()->set_credits(credits);
     stream_->Write(request);
   }
+  void Seek(uint64_t epoch, uint64_t step, uint32_t credits, const std::vector<uint64_t>& release = {}) {
+    v1::SessionRequest request;
+    request.mutable_seek()->mutable_position()->set_epoch(epoch);
+    request.mutable_seek()->mutable_position()->set_step(step);
+    request.mutable_seek()->set_credits(credits);
+    for (const uint64_t lease : release) request.mutable_seek()->add_release(lease);
+    stream_->Write(request);
+  }
   void Write(const v1::SessionRequest& request) { stream_->Write(request); }
   void WritesDone() { stream_->WritesDone(); }
 
@@ -166,6 +174,9 @@ TEST_F(ProtocolTest, Session_WithoutOpen_IsRefused) {
   RawSession advance(stub());
   advance.Advance({}, 1);
   EXPECT_THAT(advance.End(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("Open")));
+  RawSession seek(stub());
+  seek.Seek(0, 0, 1);
+  EXPECT_THAT(seek.End(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("Open")));
   RawSession empty(stub());
   empty.Write(v1::SessionRequest());
   EXPECT_THAT(empty.End(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("Open")));
@@ -218,6 +229,46 @@ TEST_F(ProtocolTest, Session_HalfClosed_EndsAndReturnsItsLeases) {
   EXPECT_OK(session.End());
   EXPECT_TRUE(testing::Eventually([&] { return Status().sessions().empty(); }));
   EXPECT_EQ(Status().arena().extents().leased(), 0u);
+}
+
+TEST_F(ProtocolTest, Seek_IsAnsweredInOrder_AndLeasesThatItDoesNotNameStay) {
+  ASSERT_NO_FATAL_FAILURE(Start());
+  RawSession session(stub());
+  session.Open("small", 2);
+  EXPECT_TRUE(session.Next().has_opened());
+  const uint64_t first = session.Next().ready().lease();
+  const v1::SessionReply::Ready second = session.Next().ready();
+  session.Seek(5, 2, 2, {first});
+  EXPECT_EQ(session.Next().sought().steps_per_epoch(), 3u);
+  const v1::SessionReply::Ready third = session.Next().ready();
+  EXPECT_EQ(third.batch().epoch(), 5u);
+  EXPECT_EQ(third.batch().step(), 2u);
+  EXPECT_EQ(session.Next().end_of_epoch().epoch(), 5u);
+  EXPECT_EQ(session.Next().ready().batch().epoch(), 6u);
+  EXPECT_EQ(Status().sessions(0).leases(), 3u);
+  session.Seek(0, 1, 1, {second.lease(), third.lease()});
+  EXPECT_TRUE(session.Next().has_sought());
+  EXPECT_EQ(session.Next().ready().batch().extent_offset_bytes(), second.batch().extent_offset_bytes());  // as it was
+  session.Seek(0, 3, 0);
+  EXPECT_TRUE(session.Next().has_sought());
+  EXPECT_EQ(session.Next().end_of_epoch().epoch(), 0u);
+}
+
+TEST_F(ProtocolTest, Seek_OutsideThePlan_EndsTheSessionAndItsLeasesAreBack) {
+  ASSERT_NO_FATAL_FAILURE(Start());
+  RawSession session(stub());
+  session.Open("small", 2);
+  EXPECT_TRUE(session.Next().has_opened());
+  session.Seek(5, 4, 2);
+  EXPECT_THAT(session.End(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("position.step: 4")));
+  EXPECT_TRUE(testing::Eventually([&] { return Status().sessions().empty(); }));
+  EXPECT_EQ(Status().arena().extents().leased(), 0u);
+  RawSession greedy(stub());
+  greedy.Open("small", 0);
+  EXPECT_TRUE(greedy.Next().has_opened());
+  greedy.Seek(0, 0, 65537);
+  EXPECT_THAT(greedy.End(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("credits")));
+  ExpectServing();
 }
 
 // ---- copies in a device's memory ----

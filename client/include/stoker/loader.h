@@ -89,7 +89,8 @@ class Loader {
   // before nullopt was returned: (epoch, steps_per_epoch()); after it: (epoch + 1, 0).
   v1::Position position() const;
 
-  // The following Next() begins epoch `epoch`. Does nothing when it would anyway. With a budget, where epochs differ in
+  // The following Next() begins epoch `epoch`. Does nothing when it would anyway. The session goes on: batches that are
+  // held keep their leases, those that were prefetched go back. With a budget, where epochs differ in
   // steps, this and LoadState ask the daemon: they block at most options.open_timeout and may fail as Open does, and
   // then the position is unchanged.
   absl::Status SetEpoch(uint64_t epoch);

@@ -39,6 +39,7 @@ FakeDaemon::FakeDaemon(FakeDaemonOptions options) : options_(std::move(options))
 }
 
 FakeDaemon::~FakeDaemon() {
+  SetDeaf(false);
   BreakStreams();
   server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));
   server_->Wait();
@@ -57,6 +58,21 @@ void FakeDaemon::SetPaused(bool paused) {
   absl::MutexLock lock(&mu_);
   paused_ = paused;
   for (Client* client : clients_) Serve(*client);
+}
+
+void FakeDaemon::SetDeaf(bool deaf) {
+  absl::MutexLock lock(&mu_);
+  deaf_ = deaf;
+}
+
+void FakeDaemon::FaultSeek(SeekFault fault) {
+  absl::MutexLock lock(&mu_);
+  seek_fault_ = fault;
+}
+
+void FakeDaemon::SetFetchStalled(bool stalled) {
+  absl::MutexLock lock(&mu_);
+  fetch_stalled_ = stalled;
 }
 
 void FakeDaemon::BreakStreams() {
@@ -87,6 +103,21 @@ uint64_t FakeDaemon::sessions_opened() const {
 uint64_t FakeDaemon::advances() const {
   absl::MutexLock lock(&mu_);
   return advances_;
+}
+
+uint64_t FakeDaemon::seeks() const {
+  absl::MutexLock lock(&mu_);
+  return seeks_;
+}
+
+uint64_t FakeDaemon::fetches() const {
+  absl::MutexLock lock(&mu_);
+  return fetches_;
+}
+
+uint64_t FakeDaemon::fetches_cancelled() const {
+  absl::MutexLock lock(&mu_);
+  return fetches_cancelled_;
 }
 
 v1::SessionRequest::Open FakeDaemon::last_open() const {
@@ -167,6 +198,7 @@ grpc::Status FakeDaemon::Session(grpc::ServerContext* context,
   if (!stream->Read(&request) || !request.has_open()) return {grpc::StatusCode::INVALID_ARGUMENT, "no open"};
   {
     absl::MutexLock lock(&mu_);
+    Listen();
     client.open = request.open();
     last_open_ = request.open();
     if (Open(client)) {
@@ -176,19 +208,59 @@ grpc::Status FakeDaemon::Session(grpc::ServerContext* context,
   }
   while (stream->Read(&request)) {
     absl::MutexLock lock(&mu_);
-    ++advances_;
-    for (const uint64_t lease : request.advance().release()) {
-      free_slots_.insert(client.leases.at(lease));
-      client.leases.erase(lease);
-    }
-    client.credits += request.advance().credits();
-    Serve(client);
+    Listen();
+    Handle(client, request);
     if (client.ended) break;
   }
   absl::MutexLock lock(&mu_);
   clients_.erase(&client);
   for (const auto& [lease, slot] : client.leases) free_slots_.insert(slot);
   return grpc::Status::OK;
+}
+
+void FakeDaemon::Listen() {
+  const auto listens = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return !deaf_; };
+  mu_.Await(absl::Condition(&listens));
+}
+
+void FakeDaemon::Handle(Client& client, const v1::SessionRequest& request) {
+  ++advances_;
+  if (request.has_seek()) {
+    Seek(client, request.seek());
+  } else {
+    TakeBack(client, request.advance().release());
+    client.credits += request.advance().credits();
+  }
+  Serve(client);
+}
+
+void FakeDaemon::TakeBack(Client& client, const google::protobuf::RepeatedField<uint64_t>& leases) {
+  for (const uint64_t lease : leases) {
+    free_slots_.insert(client.leases.at(lease));
+    client.leases.erase(lease);
+  }
+}
+
+void FakeDaemon::Seek(Client& client, const v1::SessionRequest::Seek& seek) {
+  ++seeks_;
+  const SeekFault fault = std::exchange(seek_fault_, SeekFault::kNone);
+  if (fault == SeekFault::kFails) return Fail(client, grpc::StatusCode::DATA_LOSS, "a batch of the place before");
+  if (fault == SeekFault::kBreaks) {
+    client.context->TryCancel();
+    client.ended = true;
+    return;
+  }
+  client.credits += options_.stale;
+  Serve(client);
+  if (seek.position().step() > Steps(seek.position().epoch())) {
+    return Fail(client, grpc::StatusCode::INVALID_ARGUMENT, "position: no such step");
+  }
+  TakeBack(client, seek.release());
+  client.next = seek.position();
+  client.credits = seek.credits();
+  v1::SessionReply reply;
+  reply.mutable_sought()->set_steps_per_epoch(Steps(client.next.epoch()));
+  client.stream->Write(reply);
 }
 
 bool FakeDaemon::Open(Client& client) {
@@ -295,11 +367,17 @@ void FakeDaemon::SendBatch(Client& client, uint64_t slot) {
   client.next.set_step(client.next.step() + 1);
 }
 
-grpc::Status FakeDaemon::Fetch(grpc::ServerContext*, const v1::FetchRequest* request,
+grpc::Status FakeDaemon::Fetch(grpc::ServerContext* context, const v1::FetchRequest* request,
                                grpc::ServerWriter<v1::FetchChunk>* writer) {
   std::string bytes;
   {
     absl::MutexLock lock(&mu_);
+    ++fetches_;
+    while (fetch_stalled_ && !context->IsCancelled()) {
+      const auto goes_on = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return !fetch_stalled_; };
+      mu_.AwaitWithTimeout(absl::Condition(&goes_on), absl::Milliseconds(1));
+    }
+    if (context->IsCancelled()) ++fetches_cancelled_;
     if (request->token() != kToken) return {grpc::StatusCode::PERMISSION_DENIED, "wrong token"};
     for (const Client* client : clients_) {
       const auto lease = client->leases.find(request->lease());

@@ -28,6 +28,7 @@ struct FakeDaemonOptions {
   bool growing = false;  // as with a budget: each epoch has a step more than the one before
   uint64_t lease_limit = 8;
   uint64_t slots = 16;        // batches that there is memory for
+  uint64_t stale = 0;         // more batches of the place before that it sends when it is asked to seek
   bool shared_memory = true;  // false: batches must be fetched
 };
 
@@ -48,6 +49,13 @@ class FakeDaemon final : public v1::Stoker::Service {
   void FailStep(uint64_t step, grpc::StatusCode code, const std::string& message);
   // No batch is sent until it is unpaused.
   void SetPaused(bool paused);
+  // What sessions ask for waits until it listens again.
+  void SetDeaf(bool deaf);
+  // The next Seek fails its session, or breaks its stream, before it is answered.
+  enum class SeekFault { kNone, kFails, kBreaks };
+  void FaultSeek(SeekFault fault);
+  // Fetches wait until they are cancelled.
+  void SetFetchStalled(bool stalled);
   // Breaks all sessions' streams; the daemon goes on.
   void BreakStreams();
   // Another state than SERVING: streams are refused, as a daemon does that starts.
@@ -57,6 +65,9 @@ class FakeDaemon final : public v1::Stoker::Service {
   std::vector<std::string> sent() const;  // "epoch:step" of each batch sent
   uint64_t sessions_opened() const;
   uint64_t advances() const;  // messages received
+  uint64_t seeks() const;     // of them
+  uint64_t fetches() const;
+  uint64_t fetches_cancelled() const;  // while they were stalled
   v1::SessionRequest::Open last_open() const;
   bool AwaitLeases(uint64_t count) const;  // at most 10 s
 
@@ -84,9 +95,14 @@ class FakeDaemon final : public v1::Stoker::Service {
                            v1::DropDatasetReply* reply) override;
   grpc::Status Session(grpc::ServerContext* context,
                        grpc::ServerReaderWriter<v1::SessionReply, v1::SessionRequest>* stream) override;
-  grpc::Status Fetch(grpc::ServerContext*, const v1::FetchRequest* request,
+  grpc::Status Fetch(grpc::ServerContext* context, const v1::FetchRequest* request,
                      grpc::ServerWriter<v1::FetchChunk>* writer) override;
 
+  void Handle(Client& client, const v1::SessionRequest& request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void TakeBack(Client& client, const google::protobuf::RepeatedField<uint64_t>& leases)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Seek(Client& client, const v1::SessionRequest::Seek& seek) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Listen() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool Open(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Serve(Client& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Fail(Client& client, grpc::StatusCode code, const std::string& message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -103,11 +119,17 @@ class FakeDaemon final : public v1::Stoker::Service {
   std::set<uint64_t> free_slots_ ABSL_GUARDED_BY(mu_);
   std::map<uint64_t, std::pair<grpc::StatusCode, std::string>> failures_ ABSL_GUARDED_BY(mu_);
   bool paused_ ABSL_GUARDED_BY(mu_) = false;
+  bool deaf_ ABSL_GUARDED_BY(mu_) = false;
+  SeekFault seek_fault_ ABSL_GUARDED_BY(mu_) = SeekFault::kNone;
+  bool fetch_stalled_ ABSL_GUARDED_BY(mu_) = false;
   v1::StatusReply::State state_ ABSL_GUARDED_BY(mu_) = v1::StatusReply::SERVING;
   uint64_t next_id_ ABSL_GUARDED_BY(mu_) = 1;
   uint64_t sequence_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t sessions_opened_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t advances_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t seeks_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t fetches_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t fetches_cancelled_ ABSL_GUARDED_BY(mu_) = 0;
   std::vector<std::string> sent_ ABSL_GUARDED_BY(mu_);
   v1::SessionRequest::Open last_open_ ABSL_GUARDED_BY(mu_);
   std::unique_ptr<grpc::Server> server_;

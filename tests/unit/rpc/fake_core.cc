@@ -86,6 +86,10 @@ void FakeCore::ShareCopy(Peer, v1::SessionRequest request) {
   if (request.has_withdraw()) Note(absl::StrCat("withdraw ", request.withdraw().claim()));
 }
 
+void FakeCore::SeekSession(Peer, v1::SessionRequest::Seek request) {
+  Note(absl::StrCat("seek ", request.position().epoch()));
+}
+
 void FakeCore::CloseSession(Peer peer) {
   on_close(peer);
   Note("close");
@@ -171,6 +175,12 @@ bool SessionClient::Open(const std::string& dataset) {
 bool SessionClient::Advance(uint32_t credits) {
   v1::SessionRequest request;
   request.mutable_advance()->set_credits(credits);
+  return Write(request);
+}
+
+bool SessionClient::Seek(uint64_t epoch) {
+  v1::SessionRequest request;
+  request.mutable_seek()->mutable_position()->set_epoch(epoch);
   return Write(request);
 }
 

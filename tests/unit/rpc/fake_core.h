@@ -40,8 +40,8 @@ class FakeCore : public Core {
   std::function<void(const Peer&)> on_close = [](const Peer&) {};
   bool keep_peers = true;  // for peer()
 
-  // What sessions did, in order: "open NAME", "advance N" (its credits), "claim N", "offer N", "withdraw N",
-  // "close". Once all of one is there.
+  // What sessions did, in order: "open NAME", "advance N" (its credits), "seek N" (its epoch), "claim N", "offer N",
+  // "withdraw N", "close". Once all of one is there.
   std::vector<std::string> events() const;
   bool AwaitEvents(size_t count) const;
   int CountOf(const std::string& event) const;
@@ -67,6 +67,7 @@ class FakeCore : public Core {
   void OpenSession(Peer peer, const v1::SessionRequest::Open& request) override;
   void AdvanceSession(Peer peer, v1::SessionRequest::Advance request) override;
   void ShareCopy(Peer peer, v1::SessionRequest request) override;
+  void SeekSession(Peer peer, v1::SessionRequest::Seek request) override;
   void CloseSession(Peer peer) override;
   absl::StatusOr<std::unique_ptr<PinnedBatch>> PinBatch(const v1::FetchRequest& request) override;
 
@@ -107,6 +108,7 @@ class SessionClient {
 
   bool Open(const std::string& dataset);
   bool Advance(uint32_t credits);
+  bool Seek(uint64_t epoch);
   bool Write(const v1::SessionRequest& request) { return call_->Write(request); }
   bool Read(v1::SessionReply* reply) { return call_->Read(reply); }
   void HalfClose() { call_->WritesDone(); }

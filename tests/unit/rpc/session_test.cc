@@ -47,11 +47,11 @@ class SessionTest : public ::testing::Test {
 TEST_F(SessionTest, Messages_ReachTheCoreInTheirOrder) {
   SessionClient client(stub_.get());
   ASSERT_TRUE(client.Open("a"));
-  for (uint32_t i = 1; i <= 5; ++i) ASSERT_TRUE(client.Advance(i));
+  for (uint32_t i = 1; i <= 3; ++i) ASSERT_TRUE(client.Advance(i) && client.Seek(i));
   client.HalfClose();
   EXPECT_TRUE(client.Finish().ok());
   EXPECT_THAT(core_.events(),
-              ElementsAre("open a", "advance 1", "advance 2", "advance 3", "advance 4", "advance 5", "close"));
+              ElementsAre("open a", "advance 1", "seek 1", "advance 2", "seek 2", "advance 3", "seek 3", "close"));
 }
 
 TEST_F(SessionTest, WhatIsSaidOfCopies_ReachesTheCore) {
@@ -98,6 +98,13 @@ void ExpectRefusal(const grpc::Status& status) {
 TEST_F(SessionTest, AdvanceFirst_IsRefusedAndTheCoreHearsNothing) {
   SessionClient client(stub_.get());
   ASSERT_TRUE(client.Advance(3));
+  ExpectRefusal(client.Finish());
+  EXPECT_THAT(core_.events(), IsEmpty());
+}
+
+TEST_F(SessionTest, SeekFirst_IsRefusedAndTheCoreHearsNothing) {
+  SessionClient client(stub_.get());
+  ASSERT_TRUE(client.Seek(3));
   ExpectRefusal(client.Finish());
   EXPECT_THAT(core_.events(), IsEmpty());
 }

@@ -74,13 +74,7 @@ SessionId World::Open(const StreamSpec& stream, const SessionSpec& session) {
 
 absl::Status World::TryAdvance(SessionId session, const std::vector<LeaseId>& release, uint32_t credits) {
   Client& client = this->client(session);
-  const std::vector<LeaseId> returned = release;  // which may be client.leases itself
-  for (const LeaseId lease : returned) {
-    const auto it = std::find(client.leases.begin(), client.leases.end(), lease);
-    if (it == client.leases.end()) break;  // the scheduler sees the same
-    client.leases.erase(it);
-    ForgetLease(lease);
-  }
+  const std::vector<LeaseId> returned = TakeBack(&client, release);
   client.started = true;
   client.credits += credits;
   absl::Status status = scheduler_.Advance(session, returned, credits, now_);
@@ -91,6 +85,36 @@ absl::Status World::TryAdvance(SessionId session, const std::vector<LeaseId>& re
 
 void World::Advance(SessionId session, const std::vector<LeaseId>& release, uint32_t credits) {
   EXPECT_OK(TryAdvance(session, release, credits));
+}
+
+absl::Status World::TrySeek(SessionId session, const Position& position, const std::vector<LeaseId>& release,
+                            uint32_t credits) {
+  Client& client = this->client(session);
+  const absl::StatusOr<uint64_t> steps = scheduler_.Seek(session, position, TakeBack(&client, release));
+  if (steps.ok()) {
+    EXPECT_EQ(*steps, client.spec.source->Steps(position.epoch));
+    client.next = position;
+    client.credits = 0;
+    return TryAdvance(session, {}, credits);
+  }
+  Judge();
+  return steps.status();
+}
+
+void World::Seek(SessionId session, const Position& position, const std::vector<LeaseId>& release, uint32_t credits) {
+  EXPECT_OK(TrySeek(session, position, release, credits));
+}
+
+// A copy of `release`, which may be client->leases itself.
+std::vector<LeaseId> World::TakeBack(Client* client, const std::vector<LeaseId>& release) {
+  std::vector<LeaseId> returned = release;
+  for (const LeaseId lease : returned) {
+    const auto it = std::find(client->leases.begin(), client->leases.end(), lease);
+    if (it == client->leases.end()) break;  // the scheduler sees the same
+    client->leases.erase(it);
+    ForgetLease(lease);
+  }
+  return returned;
 }
 
 void World::ForgetLease(LeaseId lease) {

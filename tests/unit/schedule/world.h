@@ -69,6 +69,9 @@ class World : private Actions {
   SessionId Open(const StreamSpec& stream, const SessionSpec& session = {});
   absl::Status TryAdvance(SessionId session, const std::vector<LeaseId>& release, uint32_t credits);
   void Advance(SessionId session, const std::vector<LeaseId>& release, uint32_t credits);
+  absl::Status TrySeek(SessionId session, const Position& position, const std::vector<LeaseId>& release,
+                       uint32_t credits);  // as the engine does: the new credits follow
+  void Seek(SessionId session, const Position& position, const std::vector<LeaseId>& release, uint32_t credits);
   void ReleaseAll(SessionId session, uint32_t credits) { Advance(session, client(session).leases, credits); }
   void Close(SessionId session);
   void Drain(const absl::Status& reason);
@@ -131,6 +134,7 @@ class World : private Actions {
   void BeforeFree(const ExtentRef& extent);
   void UseId(uint64_t id, const char* what);
   void ForgetLease(LeaseId lease);
+  std::vector<LeaseId> TakeBack(Client* client, const std::vector<LeaseId>& release);
   void Answered(PartId part);
   void Judge();  // after every event
   void JudgeClients();
