@@ -129,6 +129,7 @@ absl::Status Daemon::StartServer() {
         absl::StrCat("listen: ", options_.socket, options_.listen.empty() ? "" : " and ", options_.listen,
                      ": cannot be bound; is the port in use, the directory writable?"));
   }
+  keep_awake_.emplace(server_.get());
   server_->GetHealthCheckService()->SetServingStatus(false);
   server_->GetHealthCheckService()->SetServingStatus(kServiceName, false);
   return FinishSocket();
@@ -177,6 +178,7 @@ void Daemon::Stop() {
     if (!service_.AwaitNoCalls(absl::Now() + options_.drain_deadline)) {
       log::Warning("calls in flight at the drain deadline are cancelled");
     }
+    keep_awake_.reset();
     server_->Shutdown(absl::ToChronoTime(absl::Now() + kLastWords));
     server_->Wait();
   }

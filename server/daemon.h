@@ -25,6 +25,7 @@
 #include "server/ingest/catalog.h"
 #include "server/loop/event_loop.h"
 #include "server/rpc/core.h"
+#include "server/rpc/keep_awake.h"
 #include "server/rpc/service.h"
 #include "server/socket_lock.h"
 #include "server/workers/unit_runner.h"
@@ -101,6 +102,7 @@ class Daemon : private rpc::Core {
 
   rpc::Service service_;
   std::unique_ptr<grpc::Server> server_;
+  std::optional<rpc::KeepAwake> keep_awake_;
   std::thread prefault_thread_;
 };
 
