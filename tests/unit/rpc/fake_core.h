@@ -93,6 +93,7 @@ class TestServer {
   std::unique_ptr<v1::Stoker::Stub> ConnectToBeCut(std::function<void()>* cut) const;
   void Shutdown(absl::Duration drain);
   Service& service() { return service_; }
+  grpc::Server* server() { return server_.get(); }
 
  private:
   stoker::testing::TempDir dir_;

@@ -4,9 +4,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <thread>
 
 #include "absl/status/status.h"
+#include "absl/time/clock.h"
+#include "server/rpc/keep_awake.h"
 #include "tests/unit/rpc/fake_core.h"
 
 namespace stoker::rpc {
@@ -86,6 +89,23 @@ TEST_F(SessionTest, Send_FromWithinOpenAndAdvance_Arrives) {
   ASSERT_TRUE(client.Read(&first) && client.Read(&second));
   EXPECT_EQ(first.ready().lease(), 1u);
   EXPECT_EQ(second.ready().lease(), 2u);
+}
+
+// Without KeepAwake gRPC's threads are away between 1.0 and 1.1 seconds after the last message.
+TEST_F(SessionTest, ServerThatWasIdle_HearsTheNextMessageAtOnce) {
+  const KeepAwake keep_awake(server_.server());
+  SessionClient client(stub_.get());
+  ASSERT_TRUE(client.Open("a"));
+  ASSERT_TRUE(core_.AwaitEvents(1));
+  absl::Duration least = absl::InfiniteDuration();
+  for (uint32_t i = 1; i <= 4; ++i) {
+    absl::SleepFor(absl::Milliseconds(1040));
+    const absl::Time begin = absl::Now();
+    ASSERT_TRUE(client.Advance(i));
+    ASSERT_TRUE(core_.AwaitEvents(1 + i));
+    least = std::min(least, absl::Now() - begin);
+  }
+  EXPECT_LT(least, absl::Milliseconds(20));
 }
 
 // ---- what clients must not do ----
