@@ -155,6 +155,7 @@ TEST_P(AssemblerTest, LimitBelowOneBatch_IsRefusedAtOpen_AndSmallPoolSaysSo) {
   EXPECT_LE(tight->report().device_bytes, 2 * slot);
   EXPECT_THAT(tight->report().notice, HasSubstr("2 instead of 4"));
   ReadTwoEpochs(*tight);
+  tight->Close();
   EXPECT_THAT(Open({.depth = 4, .min_depth = 3, .device_bytes_limit = 3 * slot - 1}),
               StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("and 3 have to be there")));
 }

@@ -86,6 +86,7 @@ TEST_F(LoaderAssemblerTest, ClosedLoader_EndsTheAssembler_AndItsPositionIsWhereT
   ASSERT_OK_AND_ASSIGN(Loader next, Open());
   ASSERT_OK_AND_ASSIGN(assembler, Assembler::Open(runtime_, FromLoader(next), {}));
   EXPECT_EQ(NextOnDevice(*assembler), absl::StrCat("0:", 2 + more));
+  assembler.reset();  // before the loader that it reads
 }
 
 }  // namespace
