@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What an assembler, its two threads and its batches share. Not for others.
+// What an assembler, its two threads (assembler_threads.cc) and its batches share. Not for others.
 //
 // The uploader takes a free place ("slot"), the next batch of the source, and queues the copy. The releaser waits for
 // copies that read leased memory and lets the batches go. Next hands out what the uploader has queued, and a
@@ -117,6 +117,9 @@ class AssemblerCore final : public std::enable_shared_from_this<AssemblerCore> {
     absl::MutexLock lock(&mu_);
     return closing_;
   }
+
+  // After this the device is taken to hang.
+  static constexpr absl::Duration kDeviceDeadline = absl::Seconds(60);
 
   const std::shared_ptr<DeviceRuntime> runtime_;
   const BatchSource source_;

@@ -9,27 +9,22 @@
 // Output: "batch EPOCH:STEP DIGEST" each, "done BATCHES BORROWED NOTICE"; on an error "error CODE: MESSAGE" and exit 1.
 #include <cstdio>
 #include <iostream>
-#include <map>
 #include <string>
 #include <vector>
 
-#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "client/gpu/assembler.h"
 #include "client/gpu/host_runtime.h"
 #include "shared/base/status_macros.h"
 #include "stoker/client.h"
+#include "tests/integration/arguments.h"
 #include "tests/integration/digest.h"
 
 namespace stoker {
 namespace {
 
-using Arguments = std::map<std::string, std::string>;
-
-int Number(const Arguments& arguments, const std::string& name, int otherwise) {
-  const auto it = arguments.find(name);
-  return it == arguments.end() ? otherwise : std::stoi(it->second);
-}
+using testing::Arguments;
+using testing::Number;
 
 absl::StatusOr<uint32_t> DigestOf(const gpu::DeviceBatch& batch) {
   STOKER_RETURN_IF_ERROR(batch.Wait(absl::Seconds(60)));
@@ -89,12 +84,7 @@ absl::Status ReadAll(const Arguments& arguments) {
 }  // namespace stoker
 
 int main(int argc, char** argv) {
-  stoker::Arguments arguments;
-  for (int i = 1; i < argc; ++i) {
-    const std::pair<std::string, std::string> option = absl::StrSplit(argv[i], absl::MaxSplits('=', 1));
-    arguments[option.first] = option.second;
-  }
-  const absl::Status status = stoker::ReadAll(arguments);
+  const absl::Status status = stoker::ReadAll(stoker::testing::ParseArguments(argc, argv));
   if (status.ok()) return 0;
   std::cout << "error " << absl::StatusCodeToString(status.code()) << ": " << status.message() << std::endl;
   return 1;

@@ -11,26 +11,18 @@
 // Output: "open STEPS", "batch EPOCH:STEP DIGEST" each, "done TRANSPORT"; on an error "error CODE: MESSAGE" and exit 1.
 #include <cstdio>
 #include <iostream>
-#include <map>
 #include <string>
 
-#include "absl/strings/numbers.h"
-#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "stoker/client.h"
+#include "tests/integration/arguments.h"
 #include "tests/integration/digest.h"
 
 namespace stoker {
 namespace {
 
-using Arguments = std::map<std::string, std::string>;
-
-int Number(const Arguments& arguments, const std::string& name, int otherwise) {
-  const auto it = arguments.find(name);
-  int value = otherwise;
-  if (it != arguments.end() && !absl::SimpleAtoi(it->second, &value)) std::cerr << name << ": no number\n";
-  return value;
-}
+using testing::Arguments;
+using testing::Number;
 
 LoaderOptions Options(const Arguments& arguments) {
   LoaderOptions options;
@@ -89,12 +81,7 @@ absl::Status ReadAll(const Arguments& arguments) {
 }  // namespace stoker
 
 int main(int argc, char** argv) {
-  stoker::Arguments arguments;
-  for (int i = 1; i < argc; ++i) {
-    const std::pair<std::string, std::string> option = absl::StrSplit(argv[i], absl::MaxSplits('=', 1));
-    arguments[option.first] = option.second;
-  }
-  const absl::Status status = stoker::ReadAll(arguments);
+  const absl::Status status = stoker::ReadAll(stoker::testing::ParseArguments(argc, argv));
   if (status.ok()) return 0;
   std::cout << "error " << absl::StatusCodeToString(status.code()) << ": " << status.message() << std::endl;
   return 1;
