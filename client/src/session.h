@@ -100,7 +100,9 @@ class Session : public LeaseOwner, public std::enable_shared_from_this<Session> 
  private:
   Session(std::shared_ptr<Connection> connection, SessionOptions options, std::shared_ptr<SegmentCache> segments);
 
-  void RunReader();
+  static uint64_t FirstDepth(int prefetch);
+
+  void RunReader();  // session_reader.cc, with all that it calls
   void RunWriter();
   void Flush();  // writes what is pending
   void Write(const v1::SessionRequest& request);
