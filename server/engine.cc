@@ -137,6 +137,7 @@ void Engine::AdvanceSession(rpc::SessionPeer* peer, const v1::SessionRequest::Ad
   const auto it = ids_.find(peer);
   if (it == ids_.end()) return;  // ended while this was on its way
   const schedule::SessionId id = it->second;
+  if (request.announce() && arena_->mappable()) scheduler_.AnnounceTo(id);
   EndIfWrong(id, scheduler_.Advance(id, request.release(), request.credits(), absl::Now()));
 }
 
@@ -235,7 +236,7 @@ void Engine::BeginFilling(const schedule::ExtentRef& extent, const schedule::Pos
 }
 
 void Engine::Seal(const schedule::ExtentRef& extent, uint64_t sequence) {
-  segment::WriteSequence(arena_->data(ToArena(extent)), sequence);
+  segment::SealExtent(arena_->data(ToArena(extent)), sequence);
 }
 
 void Engine::UnmapRetired() {

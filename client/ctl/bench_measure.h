@@ -34,7 +34,7 @@ double Quantile(std::vector<double>& values, double q);  // of at least one valu
 struct BenchSettings {
   uint64_t samples = 1024;
   uint32_t batch_size = 32;
-  std::string arena_bytes = "1GiB";
+  std::string arena_bytes = "2GiB";
   std::string workers = "auto";
   int repeats = 5;
   std::vector<int> clients = {2, 4, 8};

@@ -99,6 +99,12 @@ void BatchData::AttachLease(std::shared_ptr<LeaseOwner> owner, uint64_t lease) {
   lease_ = lease;
 }
 
+BatchData::State BatchData::state() const {
+  const uint64_t sequence = segment::ReadSequence(extent_);
+  if (sequence == descriptor_.sequence()) return State::kSealed;
+  return sequence == 0 ? State::kMaking : State::kGone;
+}
+
 absl::Status BatchData::Check() const {
   const auto* header = reinterpret_cast<const segment::ExtentHeader*>(extent_);
   if (header->magic != segment::kExtentMagic) return absl::DataLossError("batch: its memory is no extent");

@@ -69,8 +69,13 @@ class BatchData {
   const std::vector<RawTensor>& tensors() const { return tensors_; }
   bool inline_memory() const { return inline_memory_; }
 
-  // DataLoss when the memory is no extent, Aborted when it holds another batch than the descriptor says.
+  // DataLoss when the memory is no extent, Aborted when it holds another batch than the descriptor says, or not all of
+  // this one yet.
   absl::Status Check() const;
+
+  // Of a batch that was announced before it was sealed.
+  enum class State { kMaking, kSealed, kGone };  // kGone: another batch is there
+  State state() const;
 
  private:
   v1::BatchDescriptor descriptor_;

@@ -116,6 +116,7 @@ absl::StatusOr<std::shared_ptr<Session>> LoaderImpl::CurrentSession() {
   session.open.set_end_epoch(end_epoch_);
   session.prefetch = careful_ > 0 ? 0 : options_.prefetch;
   session.transport = options_.transport;
+  session.announce = careful_ == 0;
   STOKER_ASSIGN_OR_RETURN(session_, Session::Start(connection_, std::move(session), segments_));
   is_open_ = false;
   open_by_ = absl::Now() + options_.open_timeout;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "shared/segment/header.h"
 
 namespace stoker::client {
 namespace {
@@ -15,6 +16,12 @@ constexpr uint64_t kFewLarge = 2;  // batches ahead, before it is known how larg
 
 // How long a lease or a credit may wait for others to be written with.
 constexpr absl::Duration kLinger = absl::Milliseconds(10);
+
+// Who waits for a batch that is being made looks up so often.
+constexpr absl::Duration kLook = absl::Milliseconds(20);
+
+// The daemon has used an announced batch's memory for another: it failed. So long the news may take.
+constexpr absl::Duration kEndFollows = absl::Seconds(1);
 
 std::atomic<uint64_t> sessions_alive = 0;
 
@@ -77,10 +84,14 @@ absl::StatusOr<v1::SessionReply::Opened> Session::WaitOpened(absl::Time deadline
 absl::StatusOr<Session::Step> Session::Next(absl::Time deadline) {
   absl::MutexLock lock(&mu_);
   bool expired = false;
-  while (queue_.empty() || end_.ended || stopped_) {
+  absl::Time gone_by = absl::InfiniteFuture();
+  while (true) {
     if (stopped_) return absl::CancelledError("the loader is closed");
     if (end_.ended) return end_status_;
-    if (opened_.lease_limit() > 0 && held_ >= opened_.lease_limit()) {
+    const std::shared_ptr<BatchData> first = queue_.empty() ? nullptr : queue_.front().batch;
+    const BatchData::State state = queue_.empty() ? BatchData::State::kMaking : queue_.front().state();
+    if (state == BatchData::State::kSealed) break;
+    if (queue_.empty() && opened_.lease_limit() > 0 && held_ >= opened_.lease_limit()) {
       return absl::ResourceExhaustedError(
           absl::StrCat("next batch: ", held_, " batches are held, and a session may hold ", opened_.lease_limit(),
                        ": let go of some, or copy what is needed for longer"));
@@ -94,7 +105,18 @@ absl::StatusOr<Session::Step> Session::Next(absl::Time deadline) {
     }
     if (expired) return absl::DeadlineExceededError("the next batch is not ready yet");
     WakeWriterLocked();
-    expired = changed_.WaitWithDeadline(&mu_, deadline);
+    if (state == BatchData::State::kGone) {  // its making failed: the session is about to end, or the daemon is wrong
+      gone_by = std::min(gone_by, absl::Now() + kEndFollows);
+      if (changed_.WaitWithDeadline(&mu_, std::min(deadline, gone_by)) && absl::Now() >= gone_by) return first->Check();
+      expired = absl::Now() >= deadline;
+    } else if (first != nullptr) {
+      mu_.Unlock();
+      segment::AwaitSequence(first->extent(), std::min(deadline - absl::Now(), kLook));
+      mu_.Lock();
+      expired = absl::Now() >= deadline;
+    } else {
+      expired = changed_.WaitWithDeadline(&mu_, deadline);
+    }
   }
   Item item = std::move(queue_.front());
   queue_.pop_front();
@@ -226,7 +248,15 @@ absl::StatusOr<bool> Session::IsFree(uint64_t claim) {
 
 bool Session::SeekingLocked() const { return seek_pending_ || seeks_ > 0; }
 
+bool Session::AnnounceLocked() const { return options_.announce && transport_ == "shm"; }
+
+// Only those that wait already: who begins to at this moment looks again after kLook.
+void Session::WakeForMakingLocked() {
+  if (!queue_.empty() && queue_.front().leased) segment::WakeWaiters(queue_.front().batch->extent());
+}
+
 void Session::DropQueueLocked() {
+  WakeForMakingLocked();
   for (const Item& item : queue_) {
     if (item.leased) ReleaseLocked(item.lease);
   }
@@ -284,7 +314,10 @@ void Session::FillRequestLocked() {
     message->mutable_release()->Assign(pending_releases_.begin(), pending_releases_.end());
     pending_releases_.clear();
   };
-  if (!std::exchange(seek_pending_, false)) return fill(request_.mutable_advance());
+  if (!std::exchange(seek_pending_, false)) {
+    request_.mutable_advance()->set_announce(AnnounceLocked());
+    return fill(request_.mutable_advance());
+  }
   ++seeks_;
   *request_.mutable_seek()->mutable_position() = target_;
   fill(request_.mutable_seek());

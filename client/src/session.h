@@ -9,6 +9,9 @@
 // that the making of batches could use. Where the arena has room for few batches it is written at once. The writer
 // thread writes it, except that a Next() that has to wait does it itself: one wake-up less on the way to a cold batch.
 //
+// Once a batch was mapped, the daemon announces those that follow while it makes them, several in a message. Next()
+// waits for the sequence in the extent's header, so that a batch gets from a worker to the user without a message.
+//
 // After a Seek, what the daemon says is of the place before until it says Sought, once for each Seek that was written:
 // till then leases go back unseen, and errors tell nothing of the new place.
 //
@@ -43,6 +46,7 @@ struct SessionOptions {
   v1::SessionRequest::Open open;  // credits are filled in
   int prefetch = LoaderOptions::kAutomaticPrefetch;
   Transport transport = Transport::kAuto;
+  bool announce = true;  // batches may come before they are sealed
 };
 
 class Session : public LeaseOwner, public std::enable_shared_from_this<Session> {
@@ -119,8 +123,10 @@ class Session : public LeaseOwner, public std::enable_shared_from_this<Session> 
   absl::StatusOr<std::shared_ptr<BatchData>> Fetch(v1::BatchDescriptor& descriptor, uint64_t lease);
   void SetEnd(absl::Status status, bool lost);
 
-  bool SeekingLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);  // what comes is of the place before
+  bool SeekingLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);   // what comes is of the place before
+  bool AnnounceLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);  // what comes may not be sealed yet
   void DropQueueLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void WakeForMakingLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);  // who waits for the first of the queue
   void FillRequestLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_mu_, mu_);
   void GrantLocked(uint64_t depth) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void ReleaseLocked(uint64_t lease) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -133,6 +139,8 @@ class Session : public LeaseOwner, public std::enable_shared_from_this<Session> 
     uint64_t lease = 0;
     bool leased = false;
     uint64_t next_steps = 0;  // at the end of an epoch
+
+    BatchData::State state() const { return batch == nullptr ? BatchData::State::kSealed : batch->state(); }
   };
 
   const std::shared_ptr<Connection> connection_;

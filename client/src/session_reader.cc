@@ -13,8 +13,12 @@
 namespace stoker::client {
 namespace {
 
-constexpr uint64_t kManySmall = 4;
-constexpr uint64_t kLargeBatchBytes = 256 << 20;
+// Batches ahead. The more, the fewer messages a batch; but never so many that the daemon wants each lease back at once.
+uint64_t AutomaticDepth(const v1::SessionReply::Opened& opened) {
+  constexpr uint64_t kLargeBatchBytes = 256 << 20;
+  if (opened.batch_bytes() > kLargeBatchBytes) return 2;
+  return opened.arena_batches() >= 32 ? 8 : 4;
+}
 
 // Codes by which gRPC says that a stream broke. The daemon's own errors come as Failed or with another code; a daemon
 // that does end a stream with one of these is asked again until the loader's patience ends.
@@ -52,6 +56,7 @@ void Session::SetEnd(absl::Status status, bool lost) {
   if (end_.ended) return;
   end_ = {true, lost, queued_batches_, SeekingLocked()};
   end_status_ = std::move(status);
+  WakeForMakingLocked();
   queue_.clear();
   queued_batches_ = 0;
   changed_.SignalAll();
@@ -63,7 +68,9 @@ absl::Status Session::HandleReply(v1::SessionReply& reply) {
     case v1::SessionReply::kOpened:
       return HandleOpened(*reply.mutable_opened());
     case v1::SessionReply::kReady:
-      return HandleReady(*reply.mutable_ready());
+      STOKER_RETURN_IF_ERROR(HandleReady(*reply.mutable_ready()));
+      for (v1::SessionReply::Ready& ready : *reply.mutable_following()) STOKER_RETURN_IF_ERROR(HandleReady(ready));
+      return absl::OkStatus();
     case v1::SessionReply::kEndOfEpoch:
       return HandleEndOfEpoch(reply.end_of_epoch());
     case v1::SessionReply::kSought:
@@ -88,7 +95,7 @@ absl::Status Session::HandleOpened(v1::SessionReply::Opened& opened) {
   opened_ = std::move(opened);
   is_open_ = true;
   steps_ = opened_.steps_per_epoch();
-  if (options_.prefetch < 0 && opened_.batch_bytes() <= kLargeBatchBytes) depth_ = kManySmall;
+  if (options_.prefetch < 0) depth_ = AutomaticDepth(opened_);
   GrantLocked(depth_);
   WakeWriterLocked();
   changed_.SignalAll();
@@ -187,6 +194,8 @@ absl::StatusOr<std::shared_ptr<BatchData>> Session::Receive(v1::BatchDescriptor&
     inline_ = true;
     {
       absl::MutexLock lock(&mu_);
+      // It may be one that is not made yet, which cannot be fetched.
+      if (AnnounceLocked()) return absl::UnavailableError(segment.status().message());
       notice_ = absl::StrCat("batches come over the socket: ", segment.status().message());
     }
     return Fetch(descriptor, lease);
@@ -196,6 +205,10 @@ absl::StatusOr<std::shared_ptr<BatchData>> Session::Receive(v1::BatchDescriptor&
   const absl::Span<const uint8_t> mapping((*segment)->data(), (*segment)->size_bytes());
   auto batch = std::make_shared<BatchData>(std::move(descriptor), extent, *std::move(segment), false);
   batch->SetMapping(mapping);
+  if (batch->state() == BatchData::State::kMaking) {
+    absl::MutexLock lock(&mu_);
+    if (AnnounceLocked()) return batch;
+  }
   STOKER_RETURN_IF_ERROR(Annotate(batch->Check(), "a batch just announced"));
   return batch;
 }

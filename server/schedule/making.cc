@@ -40,8 +40,10 @@ uint64_t StepsUntilWanted(const Batch& batch) {
 
 uint64_t Scheduler::Urgency(const Batch& batch) const {
   uint64_t least = kNever;
-  for (const Session* session : batch.wanters) {
-    least = std::min(least, StepsBetween(*batch.stream, session->next, batch.at) + session->leases.size());
+  for (const auto* sessions : {&batch.wanters, &batch.announced_to}) {
+    for (const Session* session : *sessions) {
+      least = std::min(least, StepsBetween(*batch.stream, session->waits_for(), batch.at) + session->in_hand());
+    }
   }
   return least;
 }
@@ -50,7 +52,8 @@ uint64_t Scheduler::Urgency(const Batch& batch) const {
 bool Scheduler::CatchesUp(const Batch& batch) {
   const auto& sessions = batch.stream->sessions;
   return std::any_of(sessions.begin(), sessions.end(), [&batch](const Session* session) {
-    return batch.at < session->next && StepsBetween(*batch.stream, batch.at, session->next) <= kCatchUpSteps;
+    const Position at = session->waits_for();
+    return batch.at < at && StepsBetween(*batch.stream, batch.at, at) <= kCatchUpSteps;
   });
 }
 
@@ -93,11 +96,27 @@ void Scheduler::Place() {
   }
 }
 
+// Then leases batches that are being made by now to the sessions that ask for it. At the end of an epoch they may want
+// more after that.
+void Scheduler::PlaceAndAnnounce(absl::Time now) {
+  Place();
+  std::vector<SessionId> announce;
+  for (const auto& [id, session] : sessions_) {
+    if (!session->announce || session->wanted == 0) continue;
+    if (CanLend(*session, *session->stream->batches.at(session->next))) announce.push_back(id);
+  }
+  if (announce.empty()) return;
+  for (const SessionId id : announce) {  // to deliver may end another
+    if (const auto it = sessions_.find(id); it != sessions_.end()) Deliver(it->second.get(), now);
+  }
+  PlaceAndAnnounce(now);
+}
+
 // A session that keeps leases while it waits would wait for ever beside one that keeps none: each time when as many
 // batches as there are sessions went past it, it counts as if it held one less.
 Scheduler::Turn Scheduler::TurnOf(Session* session) const {
   Batch* const batch = session->planned.begin()->second;
-  uint64_t urgency = StepsBetween(*batch->stream, session->next, batch->at) + session->leases.size();
+  uint64_t urgency = StepsBetween(*batch->stream, session->waits_for(), batch->at) + session->in_hand();
   if (session->WaitsForRoom()) urgency -= std::min(urgency, session->passed_over / sessions_.size());
   return {urgency, CatchesUp(*batch), session, batch};
 }
@@ -109,6 +128,7 @@ bool Scheduler::PlaceOne(Batch* batch, uint64_t urgency) {
     extent = pool_->Allocate(batch->layout.extent_bytes());
   }
   batch->extent = *extent;
+  batch->sequence = next_id_++;
   batch->state = Batch::State::kMaking;
   for (Session* session : batch->wanters) session->planned.erase(batch->at);
   actions_->BeginFilling(batch->extent, batch->at);
@@ -249,9 +269,9 @@ void Scheduler::PartReturned(PartId id) {
 void Scheduler::FinishMaking(Batch* batch, absl::Time now) {
   if (batch->failure.ok()) {
     batch->state = Batch::State::kSealed;
-    batch->sequence = next_id_++;
     ++batch->stream->made;
     actions_->Seal(batch->extent, batch->sequence);
+    for (Session* session : std::exchange(batch->announced_to, {})) session->ForgetSealed();
     UpdateUnleased(batch);
     if (batch->stream->forgotten) {  // then nobody wants it
       FreeExtent(batch);
@@ -262,21 +282,29 @@ void Scheduler::FinishMaking(Batch* batch, absl::Time now) {
     pool_->Free(batch->extent);
     batch->state = Batch::State::kFailed;
   }
-  NotifyWanters(batch, now);
-  Place();
+  Notify(batch, now);
+  PlaceAndAnnounce(now);
 }
 
-void Scheduler::NotifyWanters(Batch* batch, absl::Time now) {
+// Who wants the batch, or was announced it and does not get it.
+void Scheduler::Notify(Batch* batch, absl::Time now) {
   // By id: delivering may end a session, and the last one that goes takes the batch with it.
-  std::vector<SessionId> ids;
-  for (const Session* session : batch->wanters) ids.push_back(session->id);
+  std::vector<SessionId> wanters, announced_to;
+  for (const Session* session : batch->wanters) wanters.push_back(session->id);
+  for (const Session* session : batch->announced_to) announced_to.push_back(session->id);
+  const absl::Status failure = batch->failure;
   Stream* const stream = batch->stream;
-  if (ids.empty()) RemoveIfUseless(batch);
-  for (const SessionId id : ids) {
+  const bool nobody = wanters.empty() && announced_to.empty();
+  if (nobody) RemoveIfUseless(batch);
+  for (const SessionId id : wanters) {
     const auto it = sessions_.find(id);
     if (it != sessions_.end()) Deliver(it->second.get(), now);
   }
-  if (ids.empty()) CloseStreamIfUnused(stream);
+  for (const SessionId id : announced_to) {
+    const auto it = sessions_.find(id);
+    if (it != sessions_.end()) EndSession(it->second.get(), failure);
+  }
+  if (nobody) CloseStreamIfUnused(stream);
 }
 
 // Keeps unleased_ what its name says; the batch was used just now.
@@ -299,7 +327,7 @@ void Scheduler::FreeExtent(Batch* batch) {
 
 // A batch that nobody wants and that holds no bytes is forgotten.
 void Scheduler::RemoveIfUseless(Batch* batch) {
-  if (!batch->wanters.empty()) return;
+  if (!batch->wanters.empty() || batch->leases > 0) return;
   if (batch->state != Batch::State::kPlanned && batch->state != Batch::State::kFailed) return;
   batch->stream->batches.erase(batch->at);
 }

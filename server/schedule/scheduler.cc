@@ -116,8 +116,12 @@ absl::Status Scheduler::Advance(SessionId id, absl::Span<const LeaseId> release,
   session->credits = std::min<uint64_t>(uint64_t{session->credits} + credits, kMostCredits);
   UpdateWants(session);
   Deliver(session, now);
-  Place();
+  PlaceAndAnnounce(now);
   return absl::OkStatus();
+}
+
+void Scheduler::AnnounceTo(SessionId id) {
+  if (const auto it = sessions_.find(id); it != sessions_.end()) it->second->announce = true;
 }
 
 absl::Status Scheduler::ReturnLeases(Session* session, absl::Span<const LeaseId> release) {
@@ -136,6 +140,9 @@ absl::StatusOr<uint64_t> Scheduler::Seek(SessionId id, const Position& position,
   STOKER_ASSIGN_OR_RETURN(const uint64_t steps, CheckPosition(*session->stream->spec.source, position));
   STOKER_RETURN_IF_ERROR(ReturnLeases(session, release));
   UnwantAll(session);
+  // The client gives back what was announced and is not read; if making it fails, nobody is to hear of it.
+  for (const auto& [lease, batch] : session->announced) EraseOne(&batch->announced_to, session);
+  session->announced.clear();
   session->credits = 0;
   session->passed_over = 0;
   session->next = position;
@@ -226,11 +233,21 @@ void Scheduler::UnwantAll(Session* session) {
   }
 }
 
-// Sends what is ready, in order, as far as credits go.
+bool Scheduler::CanLend(const Session& session, const Batch& batch) {
+  if (batch.state == Batch::State::kSealed) return true;
+  return session.announce && batch.state == Batch::State::kMaking && batch.failure.ok();
+}
+
+// Sends what can be lent, in order, as far as credits go.
 void Scheduler::Deliver(Session* session, absl::Time now) {
   Stream* const stream = session->stream;
+  v1::SessionReply lent;
+  const auto send_lent = [&] {
+    if (lent.has_ready()) actions_->Send(session->id, std::exchange(lent, {}));
+  };
   while (true) {
     if (AtEndOfEpoch(*stream, session->next)) {
+      send_lent();
       v1::SessionReply reply;
       reply.mutable_end_of_epoch()->set_epoch(session->next.epoch);
       session->next = {session->next.epoch + 1, 0};
@@ -240,19 +257,20 @@ void Scheduler::Deliver(Session* session, absl::Time now) {
       actions_->Send(session->id, std::move(reply));
       UpdateWants(session);
     }
-    if (session->wanted == 0) return;
+    if (session->wanted == 0) return send_lent();
     Batch* const batch = stream->batches.at(session->next).get();
     if (batch->state == Batch::State::kFailed) {
       const absl::Status failure = batch->failure;  // the batch may go with the session
+      send_lent();
       EndSession(session, failure);
       return;
     }
-    if (batch->state != Batch::State::kSealed) return;
-    Lend(session, batch, now);
+    if (!CanLend(*session, *batch)) return send_lent();
+    Lend(session, batch, now, lent.has_ready() ? lent.add_following() : lent.mutable_ready());
   }
 }
 
-void Scheduler::Lend(Session* session, Batch* batch, absl::Time now) {
+void Scheduler::Lend(Session* session, Batch* batch, absl::Time now, v1::SessionReply::Ready* ready) {
   Stream* const stream = session->stream;
   const LeaseId id = next_id_++;
   leases_[id] = Lease{session, batch, now};
@@ -265,17 +283,18 @@ void Scheduler::Lend(Session* session, Batch* batch, absl::Time now) {
   ++stream->delivered;
   EraseOne(&batch->wanters, session);
   UpdateUnleased(batch);
+  const bool making = batch->state == Batch::State::kMaking;
+  if (making) batch->announced_to.push_back(session);
+  if (making || !session->announced.empty()) session->announced.emplace_back(id, batch);
 
-  v1::SessionReply reply;
-  reply.mutable_ready()->set_lease(id);
-  v1::BatchDescriptor* const descriptor = reply.mutable_ready()->mutable_batch();
+  ready->set_lease(id);
+  v1::BatchDescriptor* const descriptor = ready->mutable_batch();
   batch->layout.Describe(descriptor);
   pool_->Describe(batch->extent, descriptor);
   descriptor->set_sequence(batch->sequence);
   descriptor->set_epoch(batch->at.epoch);
   descriptor->set_step(batch->at.step);
   descriptor->set_samples(stream->spec.source->SamplesAt(batch->at));
-  actions_->Send(session->id, std::move(reply));
 }
 
 void Scheduler::ReturnLease(LeaseId id) {
@@ -283,11 +302,29 @@ void Scheduler::ReturnLease(LeaseId id) {
   const Lease lease = it->second;
   leases_.erase(it);
   copies_.LeaseReturned(id);
-  if (lease.session != nullptr) lease.session->leases.erase(id);
+  if (lease.session != nullptr) {
+    lease.session->leases.erase(id);
+    TakeAnnounced(lease.session, id);
+  }
   Batch* const batch = lease.batch;
   --batch->leases;
   UpdateUnleased(batch);
-  if (batch->leases == 0 && (batch->stream->forgotten || !pool_->reachable(batch->extent))) FreeExtent(batch);
+  if (batch->leases > 0) return;
+  if (batch->state == Batch::State::kFailed) return RemoveIfUseless(batch);
+  const bool keep =
+      batch->state == Batch::State::kMaking || (!batch->stream->forgotten && pool_->reachable(batch->extent));
+  if (!keep) FreeExtent(batch);
+}
+
+// The lease is being returned, if it is one of those.
+void Scheduler::TakeAnnounced(Session* session, LeaseId lease) {
+  auto& announced = session->announced;
+  const auto it =
+      std::find_if(announced.begin(), announced.end(), [&](const auto& each) { return each.first == lease; });
+  if (it == announced.end()) return;
+  EraseOne(&it->second->announced_to, session);
+  announced.erase(it);
+  session->ForgetSealed();
 }
 
 // ---- reading a batch for a client that cannot map it ----
@@ -298,6 +335,9 @@ absl::StatusOr<Scheduler::Pinned> Scheduler::Pin(SessionId session, LeaseId leas
     return absl::AbortedError(absl::StrCat("fetch: session ", session, " does not hold lease ", lease));
   }
   Batch* const batch = it->second.batch;
+  if (batch->state != Batch::State::kSealed) {
+    return absl::FailedPreconditionError(absl::StrCat("fetch: the batch of lease ", lease, " is not made yet"));
+  }
   const LeaseId pin = next_id_++;
   leases_[pin] = Lease{nullptr, batch, now};
   ++batch->leases;
@@ -317,6 +357,9 @@ absl::Status Scheduler::Claim(SessionId session, const v1::SessionRequest::Claim
     return absl::InvalidArgumentError(absl::StrCat("claim: lease ", claim.lease(), " is not held"));
   }
   const Batch& batch = *it->second.batch;
+  if (batch.state != Batch::State::kSealed) {
+    return absl::InvalidArgumentError(absl::StrCat("claim: the batch of lease ", claim.lease(), " is not made yet"));
+  }
   return copies_.Claim(session, batch.stream->id, batch.at, claim);
 }
 

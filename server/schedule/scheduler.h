@@ -9,7 +9,8 @@
 //  - A session wants the batches from its position on, as many as it has credits and leases left. It gets them in
 //    order.
 //  - A batch that somebody wants is made once, whoever wants it; sealed, it is leased to each session that waits for
-//    it.
+//    it. To sessions that ask for it a batch is announced, that is leased already while it is being made: they need no
+//    message when it is sealed. If it fails they end.
 //  - Urgency of a batch: the least, over the sessions that want it, of (batches before it + leases held). The more
 //    urgent is placed and made first, so a session with much in hand does not starve one with nothing; nor the other
 //    way round: who waits for room while others get it becomes more urgent.
@@ -72,6 +73,9 @@ class Scheduler {
   // Returns leases, then adds credits. An error means that the client broke the protocol; the session is still there.
   absl::Status Advance(SessionId session, absl::Span<const LeaseId> release, uint32_t credits, absl::Time now);
 
+  // From the next Advance on, batches are announced to the session. Unknown ids are ignored.
+  void AnnounceTo(SessionId session);
+
   // Returns leases, forgets all credits, and goes on at another place, of whose epoch it gives the steps. Sends
   // nothing: the caller sends `Sought` first and then calls Advance with the new credits. INVALID_ARGUMENT for a
   // position outside the plan, or as Advance. REQUIRES: the session is open.
@@ -133,8 +137,10 @@ class Scheduler {
   absl::Status CheckFits(const Batch& batch) const;
   void Unwant(Session* session, Batch* batch);
   void UnwantAll(Session* session);
+  static bool CanLend(const Session& session, const Batch& batch);
   void Deliver(Session* session, absl::Time now);
-  void Lend(Session* session, Batch* batch, absl::Time now);
+  void Lend(Session* session, Batch* batch, absl::Time now, v1::SessionReply::Ready* ready);
+  void TakeAnnounced(Session* session, LeaseId lease);
   void ReturnLease(LeaseId id);
   void EndSession(Session* session, const absl::Status& reason);
 
@@ -154,13 +160,14 @@ class Scheduler {
   static bool CatchesUp(const Batch& batch);
   Turn TurnOf(Session* session) const;
   void Place();
+  void PlaceAndAnnounce(absl::Time now);
   bool PlaceOne(Batch* batch, uint64_t urgency);
   bool EvictFor(uint64_t urgency);
   void CutIntoParts(Batch* batch);
   void AddPart(Batch* batch, uint32_t first, uint32_t count, int losses);
   void DropReadyParts(Batch* batch);
   void FinishMaking(Batch* batch, absl::Time now);
-  void NotifyWanters(Batch* batch, absl::Time now);
+  void Notify(Batch* batch, absl::Time now);
   void UpdateUnleased(Batch* batch);
   void FreeExtent(Batch* batch);
   void RemoveIfUseless(Batch* batch);

@@ -3,9 +3,11 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <list>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/container/btree_map.h"
@@ -29,11 +31,12 @@ struct Batch {
   uint64_t order = 0;  // of being planned: ties of urgency go to the older
   tensor::Layout layout;
   ExtentRef extent;         // kMaking, kSealed
-  uint64_t sequence = 0;    // kSealed
+  uint64_t sequence = 0;    // of this extent
   uint32_t parts_left = 0;  // kMaking
-  uint32_t leases = 0;      // kSealed
-  absl::Status failure;     // kMaking: of a part, while others still run; kFailed
+  uint32_t leases = 0;
+  absl::Status failure;  // kMaking: of a part, while others still run; kFailed
   std::vector<Session*> wanters;
+  std::vector<Session*> announced_to;  // kMaking: sessions with a lease that end if this fails
 
   // In Scheduler::unleased_ while kSealed without a lease.
   bool in_unleased = false;
@@ -62,13 +65,26 @@ struct Session {
   uint32_t wanted = 0;                        // batches from `next` on that have this session among their wanters
   absl::btree_map<Position, Batch*> planned;  // those of the wanted that have no room yet
   absl::btree_set<LeaseId> leases;            // the oldest first
-  uint64_t passed_over = 0;                   // batches of others that found room while this waits for it
+  bool announce = false;                      // batches are lent while they are being made
+  // The last of the leases, from the first on whose batch is not sealed yet.
+  std::deque<std::pair<LeaseId, Batch*>> announced;
+  uint64_t passed_over = 0;  // batches of others that found room while this waits for it
   uint64_t delivered = 0;
   absl::Time opened;
 
   bool EndsBefore(const Position& at) const { return spec.end_epoch != 0 && at.epoch >= spec.end_epoch; }
   bool WaitsForRoom() const { return !planned.empty() && planned.begin()->first == next; }
+  // Of the first batch that it has not got, announced or not; and how many it has.
+  Position waits_for() const;
+  uint64_t in_hand() const { return leases.size() - announced.size(); }
+  void ForgetSealed();  // of those announced, up to the first that is not
 };
+
+inline Position Session::waits_for() const { return announced.empty() ? next : announced.front().second->at; }
+
+inline void Session::ForgetSealed() {
+  while (!announced.empty() && announced.front().second->state == Batch::State::kSealed) announced.pop_front();
+}
 
 struct Lease {
   Session* session = nullptr;  // null: a pin

@@ -54,7 +54,7 @@ void Scheduler::FillStatus(absl::Time now, v1::StatusReply* status) const {
     out->set_credits(session->credits);
     FillPosition(session->next, out->mutable_position());
     out->set_age_seconds(absl::ToDoubleSeconds(now - session->opened));
-    out->set_waiting(session->wanted > 0);
+    out->set_waiting(session->wanted > 0 || !session->announced.empty());
     out->set_batches_delivered(session->delivered);
   }
   const auto by_id = [](const auto& a, const auto& b) { return a.id() < b.id(); };

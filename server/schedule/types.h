@@ -100,7 +100,8 @@ class Actions {
   virtual void End(SessionId session, const absl::Status& reason) = 0;
   // The extent is about to be filled; who still looks at it must be able to tell.
   virtual void BeginFilling(const ExtentRef& extent, const Position& at) = 0;
-  // All parts are written; `sequence` is what the batch's descriptor says.
+  // All parts are written; `sequence` is what the batch's descriptor says. Whoever has been announced the batch sees
+  // it.
   virtual void Seal(const ExtentRef& extent, uint64_t sequence) = 0;
   virtual void PartsReady() = 0;  // NextPart() has something
   virtual void StreamClosed(StreamId stream) = 0;

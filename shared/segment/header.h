@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "absl/time/time.h"
+
 namespace stoker::segment {
 
 inline constexpr uint64_t kSegmentMagic = 0x4745534b4f545301;  // bytes 01 "STOKSEG"
@@ -36,6 +38,14 @@ struct ExtentHeader {
   uint64_t reserved[3];  // zero
 };
 static_assert(sizeof(ExtentHeader) == 64);
+
+// `sequence` is not 0: the batch is there, and who waits for it in AwaitSequence, in whatever process, goes on.
+void SealExtent(uint8_t* extent, uint64_t sequence);
+
+// Until the extent's sequence is not 0, or somebody calls WakeWaiters, or for `most`; may return sooner. The mapping
+// may be read-only.
+void AwaitSequence(const uint8_t* extent, absl::Duration most);
+void WakeWaiters(const uint8_t* extent);
 
 inline void WriteSequence(uint8_t* extent, uint64_t sequence) {
   auto* header = reinterpret_cast<ExtentHeader*>(extent);

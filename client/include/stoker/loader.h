@@ -62,8 +62,8 @@ struct LoaderOptions {
   v1::Position start = {};  // of the first batch
   uint64_t epochs = 0;      // how many from start.epoch on; 0: endless
 
-  // Batches asked for ahead of Next(). Automatic: 4, or 2 when batches are larger than 256 MiB. 0 asks for a batch only
-  // when Next() waits for it.
+  // Batches asked for ahead of Next(). Automatic: 8, or 4 when the arena has room for less than 32, or 2 when they are
+  // larger than 256 MiB. 0 asks for a batch only when Next() waits for it.
   int prefetch = kAutomaticPrefetch;
   Transport transport = Transport::kAuto;
   absl::Duration open_timeout = absl::Seconds(60);

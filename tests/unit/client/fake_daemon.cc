@@ -54,6 +54,36 @@ void FakeDaemon::FailStep(uint64_t step, grpc::StatusCode code, const std::strin
   failures_[step] = {code, message};
 }
 
+void FakeDaemon::SetMaking(bool making) {
+  absl::MutexLock lock(&mu_);
+  making_ = making;
+}
+
+void FakeDaemon::Seal(bool wrongly) {
+  absl::MutexLock lock(&mu_);
+  for (const auto& [slot, batch] : std::exchange(announced_, {})) {
+    segment::SealExtent(Slot(slot), batch.first + (wrongly ? 1000 : 0));
+  }
+}
+
+void FakeDaemon::FailAnnounced(uint64_t step, grpc::StatusCode code, const std::string& message) {
+  absl::MutexLock lock(&mu_);
+  failures_[step] = {code, message};
+  for (Client* client : clients_) {
+    for (const auto& [lease, slot] : client->leases) {
+      const auto batch = announced_.find(slot);
+      if (batch == announced_.end() || batch->second.second != step) continue;
+      Fail(*client, code, message);
+      break;
+    }
+  }
+}
+
+uint64_t FakeDaemon::announced() const {
+  absl::MutexLock lock(&mu_);
+  return announced_.size();
+}
+
 void FakeDaemon::SetPaused(bool paused) {
   absl::MutexLock lock(&mu_);
   paused_ = paused;
@@ -193,7 +223,7 @@ grpc::Status FakeDaemon::DropDataset(grpc::ServerContext*, const v1::DropDataset
 
 grpc::Status FakeDaemon::Session(grpc::ServerContext* context,
                                  grpc::ServerReaderWriter<v1::SessionReply, v1::SessionRequest>* stream) {
-  Client client{context, stream, {}, 0, 0, false, {}, {}};
+  Client client{context, stream, {}, 0, 0, false, {}, {}, false};
   v1::SessionRequest request;
   if (!stream->Read(&request) || !request.has_open()) return {grpc::StatusCode::INVALID_ARGUMENT, "no open"};
   {
@@ -230,6 +260,7 @@ void FakeDaemon::Handle(Client& client, const v1::SessionRequest& request) {
   } else {
     TakeBack(client, request.advance().release());
     client.credits += request.advance().credits();
+    client.announce |= request.advance().announce();
   }
   Serve(client);
 }
@@ -348,7 +379,13 @@ void FakeDaemon::SendBatch(Client& client, uint64_t slot) {
     std::memcpy(extent + layout_.offset_bytes(2) + i * sizeof(index), &index, sizeof(index));
   }
   std::memset(extent + layout_.offset_bytes(3), 10, kRows * 4);
-  segment::WriteSequence(extent, ++sequence_);
+  ++sequence_;
+  announced_.erase(slot);
+  if (making_ && client.announce) {
+    announced_[slot] = {sequence_, client.next.step()};
+  } else {
+    segment::SealExtent(extent, sequence_);
+  }
   v1::SessionReply reply;
   v1::SessionReply::Ready* ready = reply.mutable_ready();
   ready->set_lease(next_id_++);

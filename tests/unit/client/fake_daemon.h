@@ -47,6 +47,12 @@ class FakeDaemon final : public v1::Stoker::Service {
 
   // Batch `step` of every epoch fails with this from now on.
   void FailStep(uint64_t step, grpc::StatusCode code, const std::string& message);
+  // As long as it is on, batches go to sessions that ask for it without being sealed.
+  void SetMaking(bool making);
+  // What was announced becomes sealed; with another sequence, as if it were another batch, if `wrongly`.
+  void Seal(bool wrongly = false);
+  // Sessions that were announced batch `step` end, and it fails from now on.
+  void FailAnnounced(uint64_t step, grpc::StatusCode code, const std::string& message);
   // No batch is sent until it is unpaused.
   void SetPaused(bool paused);
   // What sessions ask for waits until it listens again.
@@ -62,6 +68,7 @@ class FakeDaemon final : public v1::Stoker::Service {
   void SetState(v1::StatusReply::State state);
 
   uint64_t leases() const;                // held by clients
+  uint64_t announced() const;             // of them, not sealed
   std::vector<std::string> sent() const;  // "epoch:step" of each batch sent
   uint64_t sessions_opened() const;
   uint64_t advances() const;  // messages received
@@ -81,6 +88,7 @@ class FakeDaemon final : public v1::Stoker::Service {
     bool ended = false;
     v1::Position next;
     std::map<uint64_t, uint64_t> leases;  // to slots
+    bool announce = false;
   };
 
   uint64_t Steps(uint64_t epoch) const { return options_.steps + (options_.growing ? epoch : 0); }
@@ -118,6 +126,8 @@ class FakeDaemon final : public v1::Stoker::Service {
   std::set<Client*> clients_ ABSL_GUARDED_BY(mu_);
   std::set<uint64_t> free_slots_ ABSL_GUARDED_BY(mu_);
   std::map<uint64_t, std::pair<grpc::StatusCode, std::string>> failures_ ABSL_GUARDED_BY(mu_);
+  bool making_ ABSL_GUARDED_BY(mu_) = false;
+  std::map<uint64_t, std::pair<uint64_t, uint64_t>> announced_ ABSL_GUARDED_BY(mu_);  // slot -> sequence, step
   bool paused_ ABSL_GUARDED_BY(mu_) = false;
   bool deaf_ ABSL_GUARDED_BY(mu_) = false;
   SeekFault seek_fault_ ABSL_GUARDED_BY(mu_) = SeekFault::kNone;

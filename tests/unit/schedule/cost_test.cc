@@ -105,8 +105,9 @@ class Crowd : public Actions {
   }
 
   void Send(SessionId session, v1::SessionReply reply) override {
-    ++ready_;
+    ready_ += 1 + static_cast<uint64_t>(reply.following_size());
     held_[session].push_back(reply.ready().lease());
+    for (const v1::SessionReply::Ready& ready : reply.following()) held_[session].push_back(ready.lease());
   }
   void End(SessionId session, const absl::Status& reason) override {}
   void BeginFilling(const ExtentRef& extent, const Position& at) override {}

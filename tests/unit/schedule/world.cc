@@ -95,10 +95,17 @@ absl::Status World::TrySeek(SessionId session, const Position& position, const s
     EXPECT_EQ(*steps, client.spec.source->Steps(position.epoch));
     client.next = position;
     client.credits = 0;
+    client.stale.insert(client.leases.begin(), client.leases.end());
     return TryAdvance(session, {}, credits);
   }
   Judge();
   return steps.status();
+}
+
+void World::AnnounceTo(SessionId session) {
+  client(session).announce = true;
+  scheduler_.AnnounceTo(session);
+  Judge();
 }
 
 void World::Seek(SessionId session, const Position& position, const std::vector<LeaseId>& release, uint32_t credits) {
@@ -121,9 +128,8 @@ void World::ForgetLease(LeaseId lease) {
   const auto it = leases_.find(lease);
   ASSERT_NE(it, leases_.end());
   // The extent may be gone when the scheduler ends a session: it returns the leases, and says so afterwards.
-  if (const auto filling = fillings_.find(it->second.extent);
-      filling != fillings_.end() && filling->second.leases.erase(lease) > 0) {
-    filling->second.touched = ++events_;
+  if (const auto filling = fillings_.find(it->second.extent); filling != fillings_.end()) {
+    filling->second.leases.erase(lease);
   }
   leases_.erase(it);
 }
@@ -155,7 +161,7 @@ LeaseId World::Pin(SessionId session, LeaseId lease) {
   UseId(pinned->pin, "pin");
   EXPECT_EQ(KeyOf(pinned->extent), leases_.at(lease).extent);
   EXPECT_TRUE(pool_.IsLive(pinned->extent));
-  leases_[pinned->pin] = {0, KeyOf(pinned->extent)};
+  leases_[pinned->pin] = {0, KeyOf(pinned->extent), leases_.at(lease).at};
   fillings_.at(KeyOf(pinned->extent)).leases.insert(pinned->pin);
   pins_.push_back(pinned->pin);
   Judge();
@@ -192,10 +198,7 @@ std::optional<Part> World::Take() {
   Filling& filling = it->second;
   EXPECT_FALSE(filling.sealed);
   EXPECT_EQ(filling.at, part->at);
-  if (filling.key.empty()) {
-    filling.key = open_streams_.at(part->stream);
-    filling.written.resize(SourceOf(specs_.at(filling.key)).SamplesAt(part->at));
-  }
+  if (filling.key.empty()) Name(&filling, specs_.at(open_streams_.at(part->stream)));
   EXPECT_EQ(filling.key, open_streams_.at(part->stream));
   EXPECT_EQ(part->extent.size, SourceOf(specs_.at(filling.key)).BytesAt(part->at));
   EXPECT_LE(part->first + part->count, filling.written.size());
@@ -211,6 +214,11 @@ std::optional<Part> World::Take() {
   parts_[part->id] = *part;
   in_flight_.push_back(part->id);
   return part;
+}
+
+void World::Name(Filling* filling, const StreamSpec& spec) {
+  filling->key = spec.key;
+  filling->written.resize(SourceOf(spec).SamplesAt(filling->at));
 }
 
 void World::Answered(PartId part) { in_flight_.erase(std::find(in_flight_.begin(), in_flight_.end(), part)); }
@@ -278,36 +286,15 @@ std::vector<std::string> World::Cached() const {
   return cached;
 }
 
+bool World::IsSealed(LeaseId lease) const {
+  const auto filling = fillings_.find(leases_.at(lease).extent);
+  return filling != fillings_.end() && filling->second.leases.contains(lease) && filling->second.sealed;
+}
+
 v1::StatusReply World::Status() const {
   v1::StatusReply status;
   scheduler_.FillStatus(now_, &status);
   return status;
-}
-
-std::string World::Fingerprint() const {
-  std::string print;
-  for (const auto& [id, client] : clients_) {
-    absl::StrAppend(&print, "|", client.open, client.ended.has_value(), client.started, " ", ToString(client.next), " ",
-                    client.credits, " ", client.spec.key);
-    for (const LeaseId lease : client.leases) {
-      absl::StrAppend(&print, ",", leases_.at(lease).extent.first, "+", leases_.at(lease).extent.second);
-    }
-  }
-  std::vector<std::pair<uint64_t, ExtentKey>> by_use;
-  for (const auto& [key, filling] : fillings_) by_use.emplace_back(filling.touched, key);
-  std::sort(by_use.begin(), by_use.end());
-  for (const auto& [touched, key] : by_use) {
-    const Filling& filling = fillings_.at(key);
-    absl::StrAppend(&print, "/", key.first, "+", key.second, " ", filling.key, " ", ToString(filling.at), " ",
-                    filling.sealed, filling.failed, filling.leases.size(), " ", absl::StrJoin(filling.written, ""));
-  }
-  for (const PartId id : in_flight_) {
-    const Part& part = parts_.at(id);
-    absl::StrAppend(&print, ";", part.extent.offset, " ", part.first, " ", part.count);
-  }
-  const v1::StatusReply status = Status();
-  absl::StrAppend(&print, "#", status.arena().extents().planned(), " ", pins_.size(), " ", failures_.size());
-  return print;
 }
 
 // ---- what the scheduler says ----
@@ -317,6 +304,7 @@ void World::Send(SessionId session, v1::SessionReply reply) {
   EXPECT_TRUE(client.open && !client.ended) << "session " << session << " is over, and yet is sent to";
   if (reply.has_ready()) {
     SendReady(session, &client, reply.ready());
+    for (const v1::SessionReply::Ready& ready : reply.following()) SendReady(session, &client, ready);
     return;
   }
   ASSERT_TRUE(reply.has_end_of_epoch());
@@ -341,13 +329,15 @@ void World::SendReady(SessionId session, Client* client, const v1::SessionReply:
   const auto it = fillings_.find(KeyOf(extent));
   ASSERT_NE(it, fillings_.end());
   Filling& filling = it->second;
-  EXPECT_TRUE(filling.sealed) << "a batch that is not made";
+  EXPECT_TRUE(filling.sealed || client->announce) << "a batch that is not made";
+  EXPECT_FALSE(filling.failed) << "a batch that is known to fail";
+  if (filling.key.empty()) Name(&filling, client->spec);
+  if (!filling.sealed && filling.sequence == 0) filling.sequence = ready.batch().sequence();
   EXPECT_EQ(filling.key, client->spec.key);
   EXPECT_EQ(ToString(filling.at), ToString(at));
   EXPECT_EQ(filling.sequence, ready.batch().sequence());
   filling.leases.insert(ready.lease());
-  filling.touched = ++events_;
-  leases_[ready.lease()] = {session, KeyOf(extent)};
+  leases_[ready.lease()] = {session, KeyOf(extent), at};
   client->leases.push_back(ready.lease());
   --client->credits;
   ++client->next.step;
@@ -358,7 +348,11 @@ void World::End(SessionId session, const absl::Status& reason) {
   Client& client = this->client(session);
   EXPECT_TRUE(client.open && !client.ended) << "session " << session << " ends twice";
   EXPECT_FALSE(reason.ok());
-  EXPECT_TRUE(draining_ || failures_.contains({client.spec.key, client.next}) ||
+  const bool failed_when_announced = std::any_of(client.leases.begin(), client.leases.end(), [&](LeaseId lease) {
+    return !client.stale.contains(lease) && !IsSealed(lease) &&
+           failures_.contains({client.spec.key, leases_.at(lease).at});
+  });
+  EXPECT_TRUE(draining_ || failures_.contains({client.spec.key, client.next}) || failed_when_announced ||
               !client.spec.source->LayoutAt(client.next).ok())
       << "session " << session << " ends at " << ToString(client.next) << " for nothing: " << reason;
   client.ended = reason;
@@ -371,7 +365,6 @@ void World::BeginFilling(const ExtentRef& extent, const Position& at) {
   EXPECT_TRUE(pool_.IsLive(extent));
   Filling filling;
   filling.at = at;
-  filling.touched = ++events_;
   EXPECT_TRUE(fillings_.emplace(KeyOf(extent), filling).second) << "an extent that is in use is filled";
 }
 
@@ -379,10 +372,10 @@ void World::Seal(const ExtentRef& extent, uint64_t sequence) {
   UseId(sequence, "sequence");
   Filling& filling = fillings_.at(KeyOf(extent));
   EXPECT_FALSE(filling.sealed || filling.failed);
+  EXPECT_TRUE(filling.sequence == 0 || filling.sequence == sequence) << "another sequence than was announced";
   EXPECT_EQ(std::count(filling.written.begin(), filling.written.end(), false), 0) << "sealed, and not wholly written";
   filling.sealed = true;
   filling.sequence = sequence;
-  filling.touched = ++events_;
   made_.push_back(absl::StrCat(filling.key, " ", ToString(filling.at)));
 }
 
@@ -392,7 +385,8 @@ void World::BeforeFree(const ExtentRef& extent) {
   for (const LeaseId lease : it->second.leases) {
     // Of a session that the scheduler ends here and now, End comes after.
     const SessionId holder = leases_.at(lease).session;
-    EXPECT_TRUE(holder != 0 && scheduler_.StreamOf(holder) == 0)
+    // One that failed when it was announced goes first: JudgeClients sees to it that its sessions end.
+    EXPECT_TRUE(holder != 0 && (scheduler_.StreamOf(holder) == 0 || !it->second.sealed))
         << "an extent is freed that lease " << lease << " holds";
   }
   for (const PartId id : in_flight_) {
@@ -435,6 +429,12 @@ void World::JudgeClients() {
       continue;
     }
     EXPECT_EQ(open_streams_[scheduler_.StreamOf(id)], client.spec.key);
+    for (const LeaseId lease : client.leases) {
+      const auto filling = fillings_.find(leases_.at(lease).extent);
+      EXPECT_TRUE(client.stale.contains(lease) ||
+                  (filling != fillings_.end() && filling->second.leases.contains(lease)))
+          << "session " << id << " is not told that lease " << lease << " comes to nothing";
+    }
     EXPECT_FALSE(client.started && client.next.step == client.spec.source->Steps(client.next.epoch))
         << "session " << id << " has not been told the end of epoch " << client.next.epoch;
   }

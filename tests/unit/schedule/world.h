@@ -3,7 +3,8 @@
 // or comes out and fails the test when a promise is broken:
 //
 //  - a session gets exactly the batches from its position on, in order, EndOfEpoch at its place, and nothing once it is
-//    over; never more than its credits, or leases than the limit;
+//    over; never more than its credits, or leases than the limit; those that are announced are sealed later with the
+//    sequence that was said, or the session ends;
 //  - a leased extent is neither freed nor filled; no two live extents hold the same batch; nobody writes into an extent
 //    that is not being filled, and no sample is written by two at once; what is sealed was written wholly;
 //  - ids and sequences are never used again;
@@ -50,8 +51,10 @@ class World : private Actions {
     Position next;
     uint64_t end_epoch = 0;
     uint32_t credits = 0;
-    bool started = false;  // advanced at least once
+    bool started = false;   // advanced at least once
+    bool announce = false;  // has asked for it
     std::vector<LeaseId> leases;
+    std::set<LeaseId> stale;  // of the place before a Seek: what becomes of them is nobody's business
     std::vector<std::string> said;
     std::optional<absl::Status> ended;  // by the scheduler
     bool open = true;
@@ -72,6 +75,7 @@ class World : private Actions {
   absl::Status TrySeek(SessionId session, const Position& position, const std::vector<LeaseId>& release,
                        uint32_t credits);  // as the engine does: the new credits follow
   void Seek(SessionId session, const Position& position, const std::vector<LeaseId>& release, uint32_t credits);
+  void AnnounceTo(SessionId session);
   void ReleaseAll(SessionId session, uint32_t credits) { Advance(session, client(session).leases, credits); }
   void Close(SessionId session);
   void Drain(const absl::Status& reason);
@@ -93,6 +97,7 @@ class World : private Actions {
 
   const std::vector<std::string>& Said(SessionId session) { return client(session).said; }  // "0:0", "end 0"
   const std::vector<LeaseId>& Leases(SessionId session) { return client(session).leases; }
+  bool IsSealed(LeaseId lease) const;
   absl::Status Ended(SessionId session);                   // UNKNOWN while it has not
   std::vector<std::string> Made() const { return made_; }  // "a 0:0", in the order in which filling was done
   int TimesMade(const StreamSpec& stream, const Position& at) const;
@@ -105,8 +110,6 @@ class World : private Actions {
   Client& client(SessionId session);
   Scheduler& scheduler() { return scheduler_; }
   FakePool& pool() { return pool_; }
-  // All that later behaviour can depend on, ids and counters left out, as far as it shows from outside.
-  std::string Fingerprint() const;
 
  private:
   struct Filling {
@@ -115,7 +118,6 @@ class World : private Actions {
     bool sealed = false;
     bool failed = false;
     uint64_t sequence = 0;
-    uint64_t touched = 0;  // when it was last leased, returned or sealed
     std::vector<bool> written;
     std::set<LeaseId> leases;
   };
@@ -130,6 +132,7 @@ class World : private Actions {
   void PartsReady() override { parts_ready_ = true; }
   void StreamClosed(StreamId stream) override;
 
+  static void Name(Filling* filling, const StreamSpec& spec);
   void SendReady(SessionId session, Client* client, const v1::SessionReply::Ready& ready);
   void BeforeFree(const ExtentRef& extent);
   void UseId(uint64_t id, const char* what);
@@ -154,6 +157,7 @@ class World : private Actions {
   struct Held {
     SessionId session;  // 0: a pin
     ExtentKey extent;
+    Position at;
   };
   std::map<LeaseId, Held> leases_;
   std::vector<LeaseId> pins_;
@@ -165,7 +169,6 @@ class World : private Actions {
   std::set<uint64_t> used_ids_;
   bool parts_ready_ = false;
   bool draining_ = false;
-  uint64_t events_ = 0;
 };
 
 }  // namespace stoker::schedule::testing

@@ -8,13 +8,17 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstring>
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "shared/segment/header.h"
 #include "tests/support/child_process.h"
 #include "tests/support/instance_id.h"
@@ -160,24 +164,23 @@ TEST_P(SegmentIn, NameRemovedAndTakenByAnother_IsLeftToTheOther) {
 
 // Whichever descriptor is the one too many, the name must not be left behind.
 TEST_P(SegmentIn, TooFewDescriptors_IsResourceExhaustedAndLeavesNothing) {
-  const auto result = ChildProcess([&](int) {
-                        const int next = ::dup(0);
-                        ::close(next);
-                        for (int more = 0; more < 2; ++more) {
-                          const rlimit limit = {static_cast<rlim_t>(next + more), static_cast<rlim_t>(next + more)};
-                          rlimit old;
-                          ASSERT_EQ(::prlimit(0, RLIMIT_NOFILE, nullptr, &old), 0);
-                          const rlimit lower = {limit.rlim_cur, old.rlim_max};
-                          ASSERT_EQ(::prlimit(0, RLIMIT_NOFILE, &lower, nullptr), 0);
-                          const absl::Status status = Segment::Create(options_).status();
-                          ASSERT_EQ(::prlimit(0, RLIMIT_NOFILE, &old, nullptr), 0);
-                          // Not before: UBSan wants a descriptor to look at a matcher's vtable.
-                          EXPECT_THAT(status, StatusIs(absl::StatusCode::kResourceExhausted,
-                                                       HasSubstr("Too many open files")))
-                              << more;
-                          EXPECT_FALSE(Exists(path_)) << more;
-                        }
-                      }).Wait();
+  const auto result =
+      ChildProcess([&](int) {
+        const int next = ::dup(0);
+        ::close(next);
+        for (int more = 0; more < 2; ++more) {
+          const rlimit limit = {static_cast<rlim_t>(next + more), static_cast<rlim_t>(next + more)};
+          rlimit old;
+          ASSERT_EQ(::prlimit(0, RLIMIT_NOFILE, nullptr, &old), 0);
+          const rlimit lower = {limit.rlim_cur, old.rlim_max};
+          ASSERT_EQ(::prlimit(0, RLIMIT_NOFILE, &lower, nullptr), 0);
+          const absl::Status status = Segment::Create(options_).status();
+          ASSERT_EQ(::prlimit(0, RLIMIT_NOFILE, &old, nullptr), 0);
+          // Not before: UBSan wants a descriptor to look at a matcher's vtable.
+          EXPECT_THAT(status, StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("Too many open files"))) << more;
+          EXPECT_FALSE(Exists(path_)) << more;
+        }
+      }).Wait();
   EXPECT_EQ(result.exit_code, 0);
 }
 
@@ -286,6 +289,66 @@ TEST(ExtentHeader, Sequence_IsReadAsWritten) {
   std::memcpy(&header, extent, sizeof(header));
   EXPECT_EQ(header.magic, 0u);
   EXPECT_EQ(header.sequence, 0x0102030405060708u);
+}
+
+// Maps the same file twice, as daemon and client do, the second time read-only.
+class SequenceTest : public ::testing::Test {
+ protected:
+  SequenceTest() : segment_(*Segment::Create(Options(kDefaultDirectory))) {
+    segment_.Describe(&descriptor_);
+    mapped_.emplace(*MappedSegment::MapReadOnly(descriptor_));
+  }
+  uint8_t* writable() { return segment_.data() + kSegmentHeaderBytes; }
+  const uint8_t* read_only() const { return mapped_->data() + kSegmentHeaderBytes; }
+
+  Segment segment_;
+  v1::SegmentDescriptor descriptor_;
+  std::optional<MappedSegment> mapped_;
+};
+
+TEST_F(SequenceTest, Seal_WakesWhoWaitsThroughAReadOnlyMapping) {
+  std::vector<std::thread> waiters;
+  std::atomic<int> awake = 0;
+  for (int i = 0; i < 3; ++i) {
+    waiters.emplace_back([&] {
+      while (ReadSequence(read_only()) == 0) AwaitSequence(read_only(), absl::Seconds(100));
+      ++awake;
+    });
+  }
+  absl::SleepFor(absl::Milliseconds(20));
+  EXPECT_EQ(awake, 0);
+  SealExtent(writable(), 7);
+  for (std::thread& waiter : waiters) waiter.join();
+  EXPECT_EQ(ReadSequence(read_only()), 7u);
+}
+
+TEST_F(SequenceTest, Await_OfWhatIsThere_OrForNoTime_ReturnsAtOnce) {
+  AwaitSequence(read_only(), absl::ZeroDuration());
+  AwaitSequence(read_only(), absl::Seconds(-1));
+  SealExtent(writable(), 7);
+  AwaitSequence(read_only(), absl::InfiniteDuration());
+}
+
+TEST_F(SequenceTest, Await_EndsAfterItsTime) {
+  const absl::Time start = absl::Now();
+  while (absl::Now() - start < absl::Milliseconds(15)) AwaitSequence(read_only(), absl::Milliseconds(15));
+  EXPECT_EQ(ReadSequence(read_only()), 0u);
+}
+
+TEST_F(SequenceTest, WakeWaiters_ByWhoCanOnlyRead) {
+  std::atomic<bool> stop = false;
+  std::thread waiter([&] {
+    while (!stop) AwaitSequence(read_only(), absl::Seconds(100));
+  });
+  stop = true;
+  // Not once: the waiter may just be about to wait.
+  std::atomic<bool> over = false;
+  std::thread waker([&] {
+    while (!over) WakeWaiters(read_only());
+  });
+  waiter.join();
+  over = true;
+  waker.join();
 }
 
 }  // namespace
