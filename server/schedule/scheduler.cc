@@ -266,6 +266,7 @@ void Scheduler::Deliver(Session* session, absl::Time now) {
       return;
     }
     if (!CanLend(*session, *batch)) return send_lent();
+    if (!session->announce) send_lent();  // it may not know of several in a message
     Lend(session, batch, now, lent.has_ready() ? lent.add_following() : lent.mutable_ready());
   }
 }

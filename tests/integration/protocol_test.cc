@@ -11,6 +11,8 @@
 #include <memory>
 
 #include "client/src/batch_data.h"
+#include "shared/segment/header.h"
+#include "shared/segment/segment.h"
 #include "stoker/v1/service.grpc.pb.h"
 #include "tests/integration/fixture.h"
 
@@ -269,6 +271,31 @@ TEST_F(ProtocolTest, Seek_OutsideThePlan_EndsTheSessionAndItsLeasesAreBack) {
   greedy.Seek(0, 0, 65537);
   EXPECT_THAT(greedy.End(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("credits")));
   ExpectServing();
+}
+
+// ---- announcements ----
+
+TEST_F(ProtocolTest, Announce_SeveralBatchesInAMessage_AndEachIsThereWithItsSequence) {
+  ASSERT_NO_FATAL_FAILURE(Start());
+  RawSession session(stub());
+  session.Open("small", 1);
+  EXPECT_TRUE(session.Next().has_opened());
+  EXPECT_TRUE(session.Next().has_ready());
+  v1::SessionRequest request;
+  request.mutable_advance()->set_credits(2);
+  request.mutable_advance()->set_announce(true);
+  session.Write(request);
+  const v1::SessionReply reply = session.Next();
+  ASSERT_TRUE(reply.has_ready());
+  ASSERT_EQ(reply.following_size(), 1);
+  EXPECT_EQ(reply.ready().batch().step(), 1u);
+  EXPECT_EQ(reply.following(0).batch().step(), 2u);
+  for (const v1::BatchDescriptor* batch : {&reply.ready().batch(), &reply.following(0).batch()}) {
+    ASSERT_OK_AND_ASSIGN(const segment::MappedSegment mapped, segment::MappedSegment::MapReadOnly(batch->segment()));
+    const uint8_t* const extent = mapped.data() + batch->extent_offset_bytes();
+    EXPECT_TRUE(testing::Eventually([&] { return segment::ReadSequence(extent) == batch->sequence(); }));
+  }
+  EXPECT_EQ(session.Next().end_of_epoch().epoch(), 0u);
 }
 
 // ---- copies in a device's memory ----

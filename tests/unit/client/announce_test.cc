@@ -13,9 +13,14 @@ using testing::IsOk;
 using testing::LoaderFixture;
 using testing::StatusIs;
 
+constexpr uint64_t kSteps = 5;  // of an epoch
+
 class AnnounceTest : public LoaderFixture {
  protected:
-  AnnounceTest() { options_.prefetch = 3; }
+  AnnounceTest() {
+    options_.prefetch = 3;
+    daemon_options_.steps = kSteps;
+  }
 
   // A loader that has read batch 0:0 and has the next ones announced.
   absl::StatusOr<Loader> OpenAndRead() {
@@ -25,7 +30,8 @@ class AnnounceTest : public LoaderFixture {
     daemon_->SetMaking(true);
     // Until a message says that it has mapped a batch, batches come sealed.
     for (uint64_t at = 0; daemon_->announced() < 3; ++at) {
-      const std::string expected = at % 6 == 5 ? "end" : absl::StrCat(at / 6, ":", at % 6);
+      const uint64_t step = at % (kSteps + 1);
+      const std::string expected = step == kSteps ? "end" : absl::StrCat(at / (kSteps + 1), ":", step);
       const absl::StatusOr<std::optional<Batch>> batch = loader->Next(absl::Milliseconds(50));
       if (absl::IsDeadlineExceeded(batch.status())) {
         --at;
@@ -37,9 +43,10 @@ class AnnounceTest : public LoaderFixture {
     return loader;
   }
 
-  std::string At(const Loader& loader, uint64_t after = 0) {
-    const uint64_t step = loader.position().epoch() * 5 + loader.position().step() + after;
-    return absl::StrCat(step / 5, ":", step % 5);
+  // The place of the next batch, also at the end of an epoch.
+  static std::string At(const Loader& loader) {
+    const uint64_t step = loader.position().epoch() * kSteps + loader.position().step();
+    return absl::StrCat(step / kSteps, ":", step % kSteps);
   }
 };
 
@@ -92,7 +99,7 @@ TEST_F(AnnounceTest, SetEpoch_GivesBackWhatIsBeingMade) {
 TEST_F(AnnounceTest, AFailureOfWhatWasAnnounced_ComesAtItsPlace) {
   ASSERT_OK_AND_ASSIGN(Loader loader, OpenAndRead());
   const std::string good = At(loader);
-  const uint64_t failing = (loader.position().step() + 1) % 5;
+  const uint64_t failing = (loader.position().step() + 1) % kSteps;
   daemon_->SetMaking(false);
   daemon_->FailAnnounced(failing, grpc::StatusCode::DATA_LOSS, "sample 7: no number");
   std::string said = NextOf(loader);

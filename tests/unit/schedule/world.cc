@@ -304,6 +304,7 @@ void World::Send(SessionId session, v1::SessionReply reply) {
   EXPECT_TRUE(client.open && !client.ended) << "session " << session << " is over, and yet is sent to";
   if (reply.has_ready()) {
     SendReady(session, &client, reply.ready());
+    EXPECT_TRUE(reply.following().empty() || client.announce) << "several in a message";
     for (const v1::SessionReply::Ready& ready : reply.following()) SendReady(session, &client, ready);
     return;
   }
