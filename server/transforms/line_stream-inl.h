@@ -45,11 +45,12 @@ HWY_NOINLINE void StreamLines(const T* from, size_t skip, size_t count, T* to) {
 
 // What is written one element after the other, past the cache: a batch is larger than it, and read by another process,
 // later. Elements are gathered in `room` [kRoom], which begins a cache line and is not part of this, so that the
-// compiler keeps the rest in registers.
+// compiler keeps the rest in registers. The end of a chunk is a mispredicted branch: so they are long, but such that
+// three rooms and the edges they are made of fit into the first cache.
 template <typename T>
 class LineStream {
  public:
-  static constexpr size_t kChunk = 512 / sizeof(T), kRoom = kChunk + kStep;
+  static constexpr size_t kChunk = 2048 / sizeof(T), kRoom = kChunk + kStep;
 
   // `count`: of all elements. The last of them share a line with what follows them: it comes to the cache meanwhile.
   HWY_INLINE LineStream(T* to, size_t count, T* room)
