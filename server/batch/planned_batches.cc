@@ -81,21 +81,35 @@ Counts PlannedBatches::CountsOf(absl::Span<const uint64_t> samples) const {
   return sum;
 }
 
-Counts PlannedBatches::CountsOf(const schedule::Position& at, uint64_t first, uint64_t count) const {
+Counts PlannedBatches::CountsAt(const schedule::Position& at) const {
+  const uint64_t count = SamplesAt(at);
   if (costs_.uniform()) return {.samples = count};
-  return CountsOf(plan_->Samples(at.epoch, at.step, first, count));
+  return CountsOf(plan_->Samples(at.epoch, at.step, 0, count));
 }
 
 void PlannedBatches::DescribePart(const schedule::Part& part, v1::ToWorker::MakePart* message) const {
   const schedule::Position& at = part.at;
-  const std::vector<uint64_t> samples = plan_->Samples(at.epoch, at.step, part.first, part.count);
+  if (costs_.uniform()) {
+    const std::vector<uint64_t> samples = plan_->Samples(at.epoch, at.step, part.first, part.count);
+    message->mutable_sample()->Assign(samples.begin(), samples.end());
+    Fill({.samples = part.first}, message->mutable_before());
+    Fill({.samples = SamplesAt(at)}, message->mutable_total());
+    return;
+  }
+  const std::vector<uint64_t> batch = plan_->Samples(at.epoch, at.step, 0, SamplesAt(at));
+  const auto before = absl::MakeConstSpan(batch).first(part.first);
+  const auto samples = absl::MakeConstSpan(batch).subspan(part.first, part.count);
+  const auto after = absl::MakeConstSpan(batch).subspan(part.first + part.count);
   message->mutable_sample()->Assign(samples.begin(), samples.end());
-  Fill(CountsOf(at, 0, part.first), message->mutable_before());
-  Fill(CountsOf(at, 0, SamplesAt(at)), message->mutable_total());
+  Counts sum = CountsOf(before);
+  Fill(sum, message->mutable_before());
+  sum += CountsOf(samples);
+  sum += CountsOf(after);
+  Fill(sum, message->mutable_total());
 }
 
 absl::StatusOr<tensor::Layout> PlannedBatches::LayoutAt(const schedule::Position& at) const {
-  STOKER_ASSIGN_OR_RETURN(auto tensors, maker_->TensorsFor(CountsOf(at, 0, SamplesAt(at))));
+  STOKER_ASSIGN_OR_RETURN(auto tensors, maker_->TensorsFor(CountsAt(at)));
   return tensor::Layout::Create(std::move(tensors));
 }
 

@@ -45,7 +45,7 @@ class PlannedBatches : public schedule::BatchSource {
   PlannedBatches(std::shared_ptr<const BatchMaker> maker, std::shared_ptr<const plan::BatchPlan> plan)
       : maker_(std::move(maker)), plan_(std::move(plan)), costs_(maker_->costs()) {}
   Counts CountsOf(absl::Span<const uint64_t> samples) const;
-  Counts CountsOf(const schedule::Position& at, uint64_t first, uint64_t count) const;
+  Counts CountsAt(const schedule::Position& at) const;
   absl::Status MeasureBatches(uint64_t epoch);
 
   const std::shared_ptr<const BatchMaker> maker_;  // before plan_, which refers to its costs

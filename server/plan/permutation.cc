@@ -2,6 +2,8 @@
 #include "server/plan/permutation.h"
 
 #include <bit>
+#include <numeric>
+#include <vector>
 
 namespace stoker::plan {
 namespace {
@@ -24,18 +26,38 @@ Permutation::Permutation(uint64_t size, uint64_t seed, uint64_t epoch) : size_(s
   for (uint64_t& key : keys_) key = Mix(state += 0x9e3779b97f4a7c15);  // a Weyl sequence, mixed: SplitMix64's design
 }
 
+uint64_t Permutation::Encipher(uint64_t index) const {
+  uint64_t left = index >> half_bits_;
+  uint64_t right = index & half_mask_;
+  for (const uint64_t key : keys_) {
+    const uint64_t next = left ^ (Mix(right ^ key) & half_mask_);
+    left = right;
+    right = next;
+  }
+  return left << half_bits_ | right;
+}
+
 uint64_t Permutation::operator()(uint64_t index) const {
   do {
-    uint64_t left = index >> half_bits_;
-    uint64_t right = index & half_mask_;
-    for (const uint64_t key : keys_) {
-      const uint64_t next = left ^ (Mix(right ^ key) & half_mask_);
-      left = right;
-      right = next;
-    }
-    index = left << half_bits_ | right;
+    index = Encipher(index);
   } while (index >= size_);
   return index;
+}
+
+void Permutation::Apply(absl::Span<uint64_t> indices) const {
+  // The places whose walk has not ended. Without a branch that depends on where it is: nobody could foresee that one.
+  std::vector<size_t> open(indices.size());
+  std::iota(open.begin(), open.end(), size_t{0});
+  for (size_t count = open.size(); count > 0;) {
+    size_t still = 0;
+    for (size_t i = 0; i < count; ++i) {
+      const size_t place = open[i];
+      indices[place] = Encipher(indices[place]);
+      open[still] = place;
+      still += indices[place] >= size_ ? 1 : 0;
+    }
+    count = still;
+  }
 }
 
 }  // namespace stoker::plan

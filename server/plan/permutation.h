@@ -4,6 +4,8 @@
 #include <array>
 #include <cstdint>
 
+#include "absl/types/span.h"
+
 namespace stoker::plan {
 
 // A keyed pseudo-random permutation of [0, size), evaluated for one index at a time: no table, any size.
@@ -14,8 +16,12 @@ class Permutation {
  public:
   Permutation(uint64_t size, uint64_t seed, uint64_t epoch);  // size < 2^62
   uint64_t operator()(uint64_t index) const;                  // REQUIRES: index < size
+  // The same for each index, in place. Faster for many: their steps do not wait for each other.
+  void Apply(absl::Span<uint64_t> indices) const;
 
  private:
+  uint64_t Encipher(uint64_t index) const;
+
   static constexpr int kRounds = 8;
   uint64_t size_;
   int half_bits_;

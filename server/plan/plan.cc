@@ -90,7 +90,8 @@ std::vector<uint64_t> CountPlan::Samples(uint64_t epoch, uint64_t step, uint64_t
   const EpochOrder order(samples_, proto(), epoch);
   const BatchRange range = Range(step);
   std::vector<uint64_t> samples(count);
-  for (uint64_t i = 0; i < count; ++i) samples[i] = order((range.begin + first + i) % samples_);
+  for (uint64_t i = 0; i < count; ++i) samples[i] = (range.begin + first + i) % samples_;
+  order.Apply(absl::MakeSpan(samples));
   return samples;
 }
 

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "server/plan/cost_table.h"
 #include "server/plan/permutation.h"
 #include "stoker/v1/plan.pb.h"
@@ -26,6 +27,10 @@ class EpochOrder {
   EpochOrder(uint64_t samples, const v1::Plan& plan, uint64_t epoch)
       : shuffle_(plan.shuffle()), permutation_(samples, plan.seed(), epoch) {}
   uint64_t operator()(uint64_t position) const { return shuffle_ ? permutation_(position) : position; }
+  // The same for each of many, in place.
+  void Apply(absl::Span<uint64_t> positions) const {
+    if (shuffle_) permutation_.Apply(positions);
+  }
 
  private:
   bool shuffle_;

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <map>
+#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
@@ -27,6 +28,21 @@ void BM_EpochOrder(benchmark::State& state, uint64_t samples) {
   const EpochOrder order(samples, BudgetedPlan(64, 0, 0, 0), 0);
   for (auto _ : state) {
     for (uint64_t i = 0; i < samples; ++i) benchmark::DoNotOptimize(order(i));
+  }
+  state.SetItemsProcessed(static_cast<int64_t>(state.iterations() * samples));
+}
+
+// As a plan by number asks: a batch at a time.
+void BM_EpochOrderInBatches(benchmark::State& state, uint64_t samples) {
+  constexpr uint64_t kBatch = 64;
+  const EpochOrder order(samples, BudgetedPlan(64, 0, 0, 0), 0);
+  std::vector<uint64_t> batch(kBatch);
+  for (auto _ : state) {
+    for (uint64_t first = 0; first + kBatch <= samples; first += kBatch) {
+      std::iota(batch.begin(), batch.end(), first);
+      order.Apply(absl::MakeSpan(batch));
+      benchmark::DoNotOptimize(batch.data());
+    }
   }
   state.SetItemsProcessed(static_cast<int64_t>(state.iterations() * samples));
 }
@@ -58,6 +74,8 @@ void Register() {
                                                     {"all_world8", BudgetedPlan(64, 310, 5000, 83000, 8)}};
   for (const uint64_t samples : {100000, 1000000, 10000000}) {
     benchmark::RegisterBenchmark(absl::StrCat("epoch_order/", samples).c_str(), BM_EpochOrder, samples);
+    benchmark::RegisterBenchmark(absl::StrCat("epoch_order_in_batches/", samples).c_str(), BM_EpochOrderInBatches,
+                                 samples);
     for (const auto& [name, plan] : plans) {
       benchmark::RegisterBenchmark(absl::StrCat("pack/", name, "/", samples).c_str(), BM_Pack, plan, samples)
           ->Unit(benchmark::kMillisecond);

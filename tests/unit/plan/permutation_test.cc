@@ -59,6 +59,21 @@ TEST(Permutation, KnownKeys_KeepTheirOrderForGood) {
   EXPECT_EQ(large((uint64_t{1} << 40) - 1), 193708479200u);
 }
 
+TEST(Permutation, Apply_GivesTheSameForManyAtOnce) {
+  for (const uint64_t size : {uint64_t{1}, uint64_t{2}, uint64_t{63}, uint64_t{64}, uint64_t{65}, uint64_t{8192},
+                              (uint64_t{1} << 40) + 1, (uint64_t{1} << 62) - 1}) {
+    const Permutation permutation(size, 3, 9);
+    std::vector<uint64_t> many, one;
+    for (uint64_t i = 0; i < 300; ++i) {
+      many.push_back((i * 0x9e3779b97f4a7c15) % size);
+      one.push_back(permutation(many.back()));
+    }
+    permutation.Apply(absl::MakeSpan(many));
+    EXPECT_EQ(many, one) << size;
+  }
+  Permutation(10, 0, 0).Apply({});
+}
+
 TEST(Permutation, OtherSeedOrEpoch_GivesAnotherOrder) {
   std::set<std::vector<uint64_t>> orders;
   for (uint64_t seed = 0; seed < 30; ++seed) {
