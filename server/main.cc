@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // stokerd: options, signals, and how it ends.
+#include <grpc/grpc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <unistd.h>
@@ -137,6 +138,9 @@ absl::Status Serve(const DaemonOptions& options) {
   for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, signal);
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   ::signal(SIGPIPE, SIG_IGN);
+  // Never shut down, as the process ends: gRPC 1.51 would wait for a poll of up to ten seconds, which it begins when a
+  // client's socket is full, as those that get batches inline are.
+  grpc_init();
   NotifyServiceManager("STATUS=Reserving shared memory");
   STOKER_ASSIGN_OR_RETURN(const std::unique_ptr<Daemon> daemon,
                           Daemon::Start(options, [] { NotifyServiceManager("READY=1\nSTATUS=Serving"); }));

@@ -1,15 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 // Too little shared memory, at the start or later: a clear error or a smaller arena, never SIGBUS. Each test is in a
 // mount namespace with a /dev/shm of its own, in a child process.
+#include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <filesystem>
+#include <fstream>
 #include <memory>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "tests/integration/fixture.h"
 #include "tests/integration/reader.h"
 #include "tests/support/shm_namespace.h"
@@ -73,9 +79,11 @@ class World {
   }
   void Stop() {
     client_.reset();
+    const absl::Time asked = absl::Now();
     daemon_->Kill(SIGTERM);
     const ProgramResult result = daemon_->Wait();
     EXPECT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_LT(absl::Now() - asked, absl::Seconds(8)) << "nobody reads any more: there is nothing to wait for";
     daemon_.reset();
   }
   v1::StatusReply Status() { return client_->GetStatus().value_or(v1::StatusReply()); }
@@ -123,6 +131,42 @@ void Fill(uint64_t bytes) {
   for (uint64_t done = 0; done < bytes; done += block.size()) {
     if (::write(fd.get(), block.data(), block.size()) != static_cast<ssize_t>(block.size())) return;
   }
+}
+
+// Why this kernel has no large pages for a tmpfs; empty when it has.
+std::string NoLargePagesReason() {
+  std::ifstream file("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
+  std::string modes;
+  if (!std::getline(file, modes)) return "this kernel has no transparent large pages for shared memory";
+  return absl::StrContains(modes, "[deny]") ? "shmem_enabled is deny on this machine" : "";
+}
+
+// Bytes of the segments that the process has mapped by large pages.
+uint64_t LargePageBytes(pid_t pid) {
+  std::ifstream file(absl::StrCat("/proc/", pid, "/smaps"));
+  uint64_t bytes = 0;
+  bool is_segment = false;
+  for (std::string line; std::getline(file, line);) {
+    const std::vector<std::string> words = absl::StrSplit(line, ' ', absl::SkipEmpty());
+    if (words.empty()) continue;
+    if (!absl::EndsWith(words[0], ":")) is_segment = absl::StrContains(line, "/stoker.");
+    uint64_t kib = 0;
+    if (is_segment && words[0] == "ShmemPmdMapped:" && absl::SimpleAtoi(words[1], &kib)) bytes += kib << 10;
+  }
+  return bytes;
+}
+
+// Those of `bytes` of a file that is reserved and mapped as segments are: what there is to be had just now.
+uint64_t LargePageBytesOfAFile(uint64_t bytes) {
+  const std::string path = "/dev/shm/stoker.probe";
+  const UniqueFd fd(::open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600));
+  const bool reserved = fd.valid() && ::fallocate(fd.get(), 0, 0, static_cast<off_t>(bytes)) == 0;
+  void* const data =
+      reserved ? ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd.get(), 0) : MAP_FAILED;
+  const uint64_t large = data == MAP_FAILED ? 0 : LargePageBytes(::getpid());
+  if (data != MAP_FAILED) ::munmap(data, bytes);
+  ::unlink(path.c_str());
+  return large;
 }
 
 class ShmTest : public ::testing::Test {
@@ -233,6 +277,22 @@ TEST_F(ShmTest, FolderForbidden_ArenaOfASizeIsRefused_AutomaticServesInline) {
     EXPECT_EQ(world.Status().arena().mode(), "inline");
     world.Ingest();
     world.ReadAll("inline");
+  });
+}
+
+TEST_F(ShmTest, MountWithLargePages_DaemonMapsTheArenaByThem) {
+  if (const std::string reason = NoLargePagesReason(); !reason.empty()) GTEST_SKIP() << reason;
+  InNamespace(128 * kMiB, [] {
+    constexpr uint64_t kArena = 32 * kMiB;
+    ASSERT_EQ(::mount(nullptr, "/dev/shm", nullptr, MS_REMOUNT | MS_NOSUID | MS_NODEV, "size=128M,huge=within_size"),
+              0);
+    const uint64_t possible = LargePageBytesOfAFile(kArena);
+    World world;
+    world.Run({"--arena-bytes", "32MiB"});
+    ASSERT_NO_FATAL_FAILURE(world.Connect());
+    EXPECT_GE(LargePageBytes(world.daemon().pid()), possible / 2) << possible;
+    world.Ingest();
+    world.ReadAll("shm");
   });
 }
 
