@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "stoker/client.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "client/src/connection.h"
@@ -13,8 +14,12 @@ namespace {
 
 using client::ToStatus;
 
-void SetTimeout(grpc::ClientContext* context, absl::Duration timeout) {
-  context->set_deadline(absl::ToChronoTime(absl::Now() + timeout));
+// A daemon that was started again is connected to by then.
+constexpr absl::Duration kReconnect = absl::Milliseconds(500);
+
+void SetTimeout(grpc::ClientContext* context, const client::Connection& connection) {
+  connection.AwaitReady(absl::Now() + std::min(kReconnect, connection.timeout()));
+  context->set_deadline(absl::ToChronoTime(absl::Now() + connection.timeout()));
 }
 
 }  // namespace
@@ -47,7 +52,7 @@ const std::string& Client::address() const { return connection_->address(); }
 
 absl::StatusOr<bool> Client::Health(absl::string_view service) const {
   grpc::ClientContext context;
-  SetTimeout(&context, connection_->timeout());
+  SetTimeout(&context, *connection_);
   grpc::health::v1::HealthCheckRequest request;
   request.set_service(std::string(service));
   grpc::health::v1::HealthCheckResponse reply;
@@ -61,7 +66,7 @@ absl::StatusOr<bool> Client::Health(absl::string_view service) const {
 
 absl::StatusOr<v1::StatusReply> Client::GetStatus() const {
   grpc::ClientContext context;
-  SetTimeout(&context, connection_->timeout());
+  SetTimeout(&context, *connection_);
   v1::StatusReply reply;
   STOKER_RETURN_IF_ERROR(ToStatus(connection_->stoker().GetStatus(&context, v1::StatusRequest(), &reply)));
   return reply;
@@ -105,7 +110,7 @@ absl::StatusOr<v1::IngestEvent::Done> Client::Ingest(
 
 absl::StatusOr<std::vector<v1::DatasetInfo>> Client::Datasets(absl::string_view name) const {
   grpc::ClientContext context;
-  SetTimeout(&context, connection_->timeout());
+  SetTimeout(&context, *connection_);
   v1::ListDatasetsRequest request;
   request.set_name(std::string(name));
   v1::ListDatasetsReply reply;
@@ -115,7 +120,7 @@ absl::StatusOr<std::vector<v1::DatasetInfo>> Client::Datasets(absl::string_view 
 
 absl::StatusOr<v1::DropDatasetReply> Client::Drop(absl::string_view name) const {
   grpc::ClientContext context;
-  SetTimeout(&context, connection_->timeout());
+  SetTimeout(&context, *connection_);
   v1::DropDatasetRequest request;
   request.set_name(std::string(name));
   v1::DropDatasetReply reply;

@@ -124,4 +124,13 @@ absl::StatusOr<std::shared_ptr<Connection>> Connection::Connect(const ConnectOpt
   }
 }
 
+bool Connection::AwaitReady(absl::Time until) const {
+  const auto deadline = absl::ToChronoTime(until);
+  while (true) {
+    const grpc_connectivity_state state = channel_->GetState(/*try_to_connect=*/true);
+    if (state == GRPC_CHANNEL_READY) return true;
+    if (!channel_->WaitForStateChange(state, deadline)) return false;
+  }
+}
+
 }  // namespace stoker::client

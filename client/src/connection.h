@@ -33,6 +33,10 @@ class Connection {
   // As Client::Connect.
   static absl::StatusOr<std::shared_ptr<Connection>> Connect(const ConnectOptions& options);
 
+  // Whether the channel is connected, at `until` at the latest, and tries to be. While no call is under way gRPC reads
+  // from a new connection every five seconds only, but for those who wait here.
+  bool AwaitReady(absl::Time until) const;
+
   v1::Stoker::Stub& stoker() const { return *stoker_; }
   grpc::health::v1::Health::Stub& health() const { return *health_; }
   const std::string& address() const { return address_; }

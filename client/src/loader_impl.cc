@@ -14,6 +14,7 @@ namespace {
 
 constexpr absl::Duration kFirstBackoff = absl::Milliseconds(10);
 constexpr absl::Duration kLongestBackoff = absl::Milliseconds(250);
+constexpr absl::Duration kLook = absl::Milliseconds(20);  // whether the loader is closed
 
 std::string HostName() {
   char name[256] = {};
@@ -80,6 +81,11 @@ std::optional<Batch> LoaderImpl::Yield(const std::shared_ptr<Session>& session, 
   }
   position_.set_step(next.batch->descriptor().step() + 1);
   return Batch(std::move(next.batch));
+}
+
+bool LoaderImpl::IsClosed() const {
+  absl::MutexLock lock(&mu_);
+  return closed_;
 }
 
 absl::Status LoaderImpl::CheckMore() const {
@@ -182,9 +188,15 @@ absl::Status LoaderImpl::WaitForDaemon(const absl::Status& reason, absl::Time de
     return absl::UnavailableError(absl::StrCat(LostDaemon(), " and had no other for ", absl::FormatDuration(-waited),
                                                " (", reason.message(), "): start it, then call Next again"));
   }
-  absl::MutexLock lock(&mu_);
-  if (!closed_) closing_.WaitWithDeadline(&mu_, std::min(now + backoff_, deadline));
-  if (closed_) return Closed();
+  const absl::Time until = std::min(now + backoff_, deadline);
+  if (connection_->AwaitReady(now)) {  // to a daemon that starts or ends
+    absl::MutexLock lock(&mu_);
+    if (!closed_) closing_.WaitWithDeadline(&mu_, until);
+  } else {
+    while (!IsClosed() && absl::Now() < until && !connection_->AwaitReady(std::min(until, absl::Now() + kLook))) {
+    }
+  }
+  if (IsClosed()) return Closed();
   if (absl::Now() >= deadline)
     return absl::DeadlineExceededError(absl::StrCat(LostDaemon(), " (", reason.message(), ")"));
   backoff_ = std::min(std::max(2 * backoff_, kFirstBackoff), kLongestBackoff);

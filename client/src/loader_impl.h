@@ -51,6 +51,7 @@ class LoaderImpl {
   absl::Status CheckUnchanged(const v1::SessionReply::Opened& opened) const;
   bool Serving() const;  // whether the daemon says that it serves
   std::optional<Batch> Yield(const std::shared_ptr<Session>& session, Session::Step next);
+  bool IsClosed() const;
   absl::Status CheckMore() const;  // OutOfRange when all epochs are read
   void DropSession();
   absl::Status MoveTo(const v1::Position& position);

@@ -332,12 +332,20 @@ TEST_F(DaemonKilledTest, DaemonKilled_AgainAndAgain_ReaderGetsEveryBatchOnce) {
   ASSERT_OK_AND_ASSIGN(Client client, Client::Connect({.address = socket()}));
   ASSERT_NO_FATAL_FAILURE(Ingest(client));
   RunningProgram reader(testing::ReaderCommand(socket(), "faulty", {"batch=32", "seed=11", "epochs=3", "delay_ms=10"}));
+  absl::Time served = absl::Now();
+  absl::Duration least = absl::InfiniteDuration();
+  int daemons = 0;
   for (const char* place : {"batch 0:2 ", "batch 0:9 ", "batch 1:8 "}) {
     ASSERT_TRUE(reader.WaitForOutput(place)) << reader.output();
+    if (daemons++ > 0) least = std::min(least, absl::Now() - served);
     daemon_->Kill(SIGKILL);
     daemon_->Wait();
+    EXPECT_THAT(client.GetStatus(), StatusIs(absl::StatusCode::kUnavailable));
     ASSERT_NO_FATAL_FAILURE(Start());
+    EXPECT_OK(client.GetStatus());
+    served = absl::Now();
   }
+  EXPECT_LT(least, absl::Seconds(3)) << "seven batches or more, after the reader has found the new daemon";
   const ProgramResult result = reader.Wait();
   EXPECT_EQ(result.exit_code, 0) << result.out;
   const Digests read = DigestsIn(result.out);
