@@ -14,11 +14,14 @@ namespace {
 
 using client::ToStatus;
 
-// A daemon that was started again is connected to by then.
-constexpr absl::Duration kReconnect = absl::Milliseconds(500);
+// Before a call, which would fail at once while gRPC waits to connect to a daemon that was started again.
+void Reconnect(const client::Connection& connection) {
+  constexpr absl::Duration kEnough = absl::Milliseconds(500);
+  (void)connection.AwaitReady(absl::Now() + std::min(kEnough, connection.timeout()));
+}
 
 void SetTimeout(grpc::ClientContext* context, const client::Connection& connection) {
-  connection.AwaitReady(absl::Now() + std::min(kReconnect, connection.timeout()));
+  Reconnect(connection);
   context->set_deadline(absl::ToChronoTime(absl::Now() + connection.timeout()));
 }
 
@@ -74,6 +77,7 @@ absl::StatusOr<v1::StatusReply> Client::GetStatus() const {
 
 absl::Status Client::WatchStatus(absl::Duration interval,
                                  const std::function<bool(const v1::StatusReply&)>& callback) const {
+  Reconnect(*connection_);
   grpc::ClientContext context;
   v1::StatusRequest request;
   request.set_interval_seconds(absl::ToDoubleSeconds(interval));
@@ -92,6 +96,7 @@ absl::Status Client::WatchStatus(absl::Duration interval,
 absl::StatusOr<v1::IngestEvent::Done> Client::Ingest(
     const v1::IngestRequest& request, const std::function<void(const v1::IngestEvent::Progress&)>& progress,
     Cancellation* cancellation) const {
+  Reconnect(*connection_);
   grpc::ClientContext context;
   if (cancellation != nullptr) cancellation->Attach([&context] { context.TryCancel(); });
   const auto reader = connection_->stoker().Ingest(&context, request);
@@ -129,6 +134,7 @@ absl::StatusOr<v1::DropDatasetReply> Client::Drop(absl::string_view name) const 
 }
 
 absl::StatusOr<Loader> Client::Open(const LoaderOptions& options) const {
+  Reconnect(*connection_);
   STOKER_ASSIGN_OR_RETURN(std::shared_ptr<client::LoaderImpl> loader, client::LoaderImpl::Open(connection_, options));
   return Loader(std::move(loader));
 }
