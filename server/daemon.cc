@@ -156,8 +156,9 @@ void Daemon::Prefault(const std::function<void()>& on_serving) {
   serving_.store(true);
   server_->GetHealthCheckService()->SetServingStatus(true);
   server_->GetHealthCheckService()->SetServingStatus(kServiceName, true);
-  log::Info("serving",
-            {{"socket", options_.socket}, {"arena", FormatSize(arena_->capacity_bytes())}, {"instance", instance_id_}});
+  uint64_t capacity = 0;
+  loop_.Call([&] { capacity = arena_->capacity_bytes(); });  // it may be replacing segments
+  log::Info("serving", {{"socket", options_.socket}, {"arena", FormatSize(capacity)}, {"instance", instance_id_}});
   on_serving();
 }
 
