@@ -530,7 +530,7 @@ TEST_F(IngestFaultsTest, IngestWorkerKilled_WheneverThereIsOne_FailsClearlyAndGo
   ExpectWhole();
 }
 
-TEST_F(IngestFaultsTest, IngestCancelled_GoesOnWithWhatIsReady) {
+TEST_F(IngestFaultsTest, IngestCancelled_TheNextOneFindsWhatIsReady) {
   ASSERT_NO_FATAL_FAILURE(StartDaemon({.workers = "1"}));
   Cancellation cancellation;
   const absl::StatusOr<v1::IngestEvent::Done> cancelled = client().Ingest(
@@ -540,12 +540,14 @@ TEST_F(IngestFaultsTest, IngestCancelled_GoesOnWithWhatIsReady) {
       },
       &cancellation);
   uint64_t resumed = 0;
-  ASSERT_OK(client().Ingest(request_, [&](const v1::IngestEvent::Progress& progress) {
-    resumed = std::max(resumed, progress.units_resumed());
-  }));
+  ASSERT_OK_AND_ASSIGN(const v1::IngestEvent::Done done,
+                       client().Ingest(request_, [&](const v1::IngestEvent::Progress& progress) {
+                         resumed = std::max(resumed, progress.units_resumed());
+                       }));
   if (!cancelled.ok()) {
     EXPECT_THAT(cancelled, StatusIs(absl::StatusCode::kCancelled));
-    EXPECT_GT(resumed, 0u);
+    // A quick daemon has made all of it before it hears that nobody waits.
+    EXPECT_TRUE(resumed > 0 || done.unchanged());
   }
   ExpectWhole();
 }
