@@ -29,7 +29,7 @@ LoaderImpl::LoaderImpl(std::shared_ptr<Connection> connection, const LoaderOptio
     : connection_(std::move(connection)),
       options_(options),
       end_epoch_(options.epochs == 0 ? 0 : options.start.epoch() + options.epochs),
-      segments_(std::make_shared<SegmentCache>()),
+      segments_(SegmentCache::OfProcess()),
       position_(options.start) {}
 
 absl::StatusOr<std::shared_ptr<LoaderImpl>> LoaderImpl::Open(std::shared_ptr<Connection> connection,

@@ -33,6 +33,15 @@ void ClientSegment::Populate(uint64_t offset, uint64_t size) {
   }
 }
 
+std::shared_ptr<SegmentCache> SegmentCache::OfProcess() {
+  static absl::Mutex mu(absl::kConstInit);
+  static auto* const current = new std::weak_ptr<SegmentCache>;
+  absl::MutexLock lock(&mu);
+  std::shared_ptr<SegmentCache> cache = current->lock();
+  if (cache == nullptr) *current = cache = std::make_shared<SegmentCache>();
+  return cache;
+}
+
 absl::StatusOr<std::shared_ptr<ClientSegment>> SegmentCache::Get(const v1::SegmentDescriptor& descriptor) {
   absl::MutexLock lock(&mu_);
   std::string path = absl::StrCat(descriptor.directory(), "/", descriptor.name());

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The segments that a loader has mapped. Thread-safe: sessions of a loader that overlap share one.
+// The segments that a process has mapped: all of its loaders share one mapping, and the pages that were entered for it.
+// Thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -36,6 +37,9 @@ class ClientSegment {
 
 class SegmentCache {
  public:
+  // The one of this process. It goes with the last who has it, and the mappings that nobody else has with it.
+  static std::shared_ptr<SegmentCache> OfProcess();
+
   // Errors are those of MappedSegment::MapReadOnly.
   absl::StatusOr<std::shared_ptr<ClientSegment>> Get(const v1::SegmentDescriptor& descriptor);
 

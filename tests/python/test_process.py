@@ -88,6 +88,33 @@ print(client.health(), "done")
     assert (done.stdout, done.returncode) == ("True done\n", 0), done.stderr
 
 
+def test_a_fork_leaves_the_segments_of_the_parent_mapped(daemon):
+    code = OPEN + """
+import pickle
+def mapped():
+    return [line.split()[0] for line in open("/proc/self/maps") if "/stoker." in line]
+reader = open_loader()
+other = open_loader(shuffle=True)
+assert len(list(reader)) == 7 == len(list(other))
+before = mapped()
+assert len(set(before)) == len(before) > 0 and len(before) == len(client.status().arena.segments), before
+if os.fork() == 0:
+    assert not mapped(), mapped()
+    assert len(list(reader)) == 7
+    os._exit(0)
+assert os.waitstatus_to_exitcode(os.wait()[1]) == 0
+assert mapped() == before
+assert len(pickle.loads(pickle.dumps(reader))) == 7
+assert len(list(reader)) == 7 and mapped() == before
+reader.close()
+other.close()
+assert not mapped()
+print("done")
+"""
+    done = run_python(code, daemon.address)
+    assert (done.stdout, done.returncode) == ("done\n", 0), done.stderr
+
+
 def test_children_of_a_pool_read_side_by_side(daemon):
     code = OPEN + """
 import multiprocessing

@@ -2,9 +2,11 @@
 #include "client/python/src/loader.h"
 
 #include <nanobind/stl/pair.h>
+#include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 
 #include "client/python/src/batch.h"
+#include "client/src/segment_cache.h"
 
 namespace stoker::python {
 
@@ -42,6 +44,8 @@ void PyLoader::Close() {
 }
 
 void BindLoader(nb::module_& module) {
+  nb::class_<client::SegmentCache>(module, "Segments");
+  module.def("segments", &client::SegmentCache::OfProcess);
   nb::class_<PyLoader>(module, "Loader")
       .def("next", &PyLoader::Next)
       .def("info", [](const PyLoader& loader) { return Text(ToJson(loader.get().info())); })

@@ -95,6 +95,8 @@ def _before_fork() -> None:
 def _after_fork_in_child() -> None:
     global _usable
     _usable = _usable and _quiet
+    for loader in list(loaders):
+        loader._mapped = None  # the parent's pages: none of them is in the child's page table
     if _quiet and _pollers:
         for fd in _pollers & pollers():
             _stoker.renew_poller(fd)

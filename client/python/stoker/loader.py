@@ -166,6 +166,7 @@ class Loader(Generic[T]):
         self._start = position  # where a session is opened, if there is none
         self._native: _stoker.Loader | _stoker.DeviceLoader | None = None
         self._last_state: dict[str, Any] | None = None  # of a closed loader
+        self._mapped: _stoker.Segments | None = None  # while there is no session for the moment
         self._pid = os.getpid()
         self._closed = False
         self._resume = position[1] > 0  # the next iterator goes on inside an epoch
@@ -186,6 +187,7 @@ class Loader(Generic[T]):
         )
         self._native = native if self._placement is None else self._placement.open(native, self._plan)
         self._pid = os.getpid()
+        self._mapped = None
         _process.loaders.add(self)
         return self._native
 
@@ -204,6 +206,7 @@ class Loader(Generic[T]):
         self._start = native.position
         if not native.pause():
             return False
+        self._mapped = _stoker.segments()
         self._native = None
         return True
 
@@ -399,7 +402,7 @@ class Loader(Generic[T]):
             self._start = native.position
             self._last_state = json.loads(native.save_state())
             native.close()
-        self._native = None
+        self._native = self._mapped = None
         self._closed = True
 
     def __enter__(self) -> Loader[T]:
@@ -411,7 +414,8 @@ class Loader(Generic[T]):
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
         state["_start"] = self.position
-        for name in ("_native", "_last_state", "_pid", "_closed", "_resume", "_iterators", "_iterating", "_epoch_asked"):
+        of_this_process = ("_native", "_mapped", "_last_state", "_pid", "_closed", "_resume")
+        for name in (*of_this_process, "_iterators", "_iterating", "_epoch_asked"):
             del state[name]
         return state
 

@@ -38,6 +38,19 @@ TEST_F(SegmentCacheTest, Get_MapsASegmentOnce) {
   EXPECT_EQ(first, second);
 }
 
+TEST_F(SegmentCacheTest, OfProcess_IsOneAsLongAsSomebodyHasIt) {
+  const segment::Segment segment = MakeSegment(1);
+  std::weak_ptr<ClientSegment> mapped;
+  {
+    const std::shared_ptr<SegmentCache> first = SegmentCache::OfProcess();
+    EXPECT_EQ(SegmentCache::OfProcess(), first);
+    mapped = *first->Get(Describe(segment));
+    EXPECT_FALSE(mapped.expired());
+  }
+  EXPECT_TRUE(mapped.expired());
+  EXPECT_NE(SegmentCache::OfProcess(), nullptr);
+}
+
 TEST_F(SegmentCacheTest, Get_OfAMissingOne_IsNotFound) {
   v1::SegmentDescriptor descriptor;
   descriptor.set_name("stoker.0000000000000000.1");
