@@ -2,6 +2,7 @@
 #include "tests/unit/rpc/fake_core.h"
 
 #include <fcntl.h>
+#include <grpc/grpc.h>
 #include <grpcpp/create_channel_posix.h>
 #include <grpcpp/server_posix.h>
 #include <gtest/gtest.h>
@@ -134,6 +135,7 @@ bool FakeCore::AwaitPinned(int count) const {
 // ---- TestServer ----
 
 TestServer::TestServer(Core* core) : service_(core) {
+  grpc_init();  // as stokerd does: gRPC's shutdown may wait ten seconds
   grpc::ServerBuilder builder;
   builder.AddListeningPort("unix:" + dir_.File("socket"), grpc::InsecureServerCredentials());
   builder.RegisterService(&service_);
