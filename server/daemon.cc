@@ -156,8 +156,7 @@ void Daemon::Prefault(const std::function<void()>& on_serving) {
   serving_.store(true);
   server_->GetHealthCheckService()->SetServingStatus(true);
   server_->GetHealthCheckService()->SetServingStatus(kServiceName, true);
-  uint64_t capacity = 0;
-  loop_.Call([&] { capacity = arena_->capacity_bytes(); });  // it may be replacing segments
+  const uint64_t capacity = loop_.Call([this] { return arena_->capacity_bytes(); });  // it may be replacing segments
   log::Info("serving", {{"socket", options_.socket}, {"arena", FormatSize(capacity)}, {"instance", instance_id_}});
   on_serving();
 }

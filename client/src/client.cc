@@ -20,7 +20,8 @@ void Reconnect(const client::Connection& connection) {
   (void)connection.AwaitReady(absl::Now() + std::min(kEnough, connection.timeout()));
 }
 
-void SetTimeout(grpc::ClientContext* context, const client::Connection& connection) {
+// A call that ends by the connection's timeout.
+void Begin(grpc::ClientContext* context, const client::Connection& connection) {
   Reconnect(connection);
   context->set_deadline(absl::ToChronoTime(absl::Now() + connection.timeout()));
 }
@@ -55,7 +56,7 @@ const std::string& Client::address() const { return connection_->address(); }
 
 absl::StatusOr<bool> Client::Health(absl::string_view service) const {
   grpc::ClientContext context;
-  SetTimeout(&context, *connection_);
+  Begin(&context, *connection_);
   grpc::health::v1::HealthCheckRequest request;
   request.set_service(std::string(service));
   grpc::health::v1::HealthCheckResponse reply;
@@ -69,7 +70,7 @@ absl::StatusOr<bool> Client::Health(absl::string_view service) const {
 
 absl::StatusOr<v1::StatusReply> Client::GetStatus() const {
   grpc::ClientContext context;
-  SetTimeout(&context, *connection_);
+  Begin(&context, *connection_);
   v1::StatusReply reply;
   STOKER_RETURN_IF_ERROR(ToStatus(connection_->stoker().GetStatus(&context, v1::StatusRequest(), &reply)));
   return reply;
@@ -115,7 +116,7 @@ absl::StatusOr<v1::IngestEvent::Done> Client::Ingest(
 
 absl::StatusOr<std::vector<v1::DatasetInfo>> Client::Datasets(absl::string_view name) const {
   grpc::ClientContext context;
-  SetTimeout(&context, *connection_);
+  Begin(&context, *connection_);
   v1::ListDatasetsRequest request;
   request.set_name(std::string(name));
   v1::ListDatasetsReply reply;
@@ -125,7 +126,7 @@ absl::StatusOr<std::vector<v1::DatasetInfo>> Client::Datasets(absl::string_view 
 
 absl::StatusOr<v1::DropDatasetReply> Client::Drop(absl::string_view name) const {
   grpc::ClientContext context;
-  SetTimeout(&context, *connection_);
+  Begin(&context, *connection_);
   v1::DropDatasetRequest request;
   request.set_name(std::string(name));
   v1::DropDatasetReply reply;

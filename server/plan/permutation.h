@@ -8,7 +8,7 @@
 
 namespace stoker::plan {
 
-// A keyed pseudo-random permutation of [0, size), evaluated for one index at a time: no table, any size.
+// A keyed pseudo-random permutation of [0, size), evaluated where it is asked for: no table, any size.
 // A balanced Feistel network over the smallest even number of bits that holds `size`, walked until the value falls
 // inside (cycle walking: Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002); fewer than four
 // steps on average. The round function is the 64-bit finaliser of MurmurHash3. Good for shuffling, not for secrets.

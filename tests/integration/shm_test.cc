@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Too little shared memory, at the start or later: a clear error or a smaller arena, never SIGBUS. Each test is in a
-// mount namespace with a /dev/shm of its own, in a child process.
+// Too little shared memory, at the start or later: a clear error or a smaller arena, never SIGBUS. And large pages,
+// where the mount has them. Each test is in a mount namespace with a /dev/shm of its own, in a child process.
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -282,10 +282,20 @@ TEST_F(ShmTest, FolderForbidden_ArenaOfASizeIsRefused_AutomaticServesInline) {
 
 TEST_F(ShmTest, MountWithLargePages_DaemonMapsTheArenaByThem) {
   if (const std::string reason = NoLargePagesReason(); !reason.empty()) GTEST_SKIP() << reason;
-  InNamespace(128 * kMiB, [] {
-    constexpr uint64_t kArena = 32 * kMiB;
+  constexpr uint64_t kArena = 32 * kMiB;
+  const auto mount = [] {
     ASSERT_EQ(::mount(nullptr, "/dev/shm", nullptr, MS_REMOUNT | MS_NOSUID | MS_NODEV, "size=128M,huge=within_size"),
               0);
+  };
+  const testing::ChildResult probe = testing::RunInShmNamespace(128 * kMiB, [&](int out) {
+    mount();
+    const std::string bytes = absl::StrCat(LargePageBytesOfAFile(kArena));
+    ASSERT_EQ(::write(out, bytes.data(), bytes.size()), static_cast<ssize_t>(bytes.size()));
+  });
+  ASSERT_EQ(probe.exit_code, 0);
+  if (probe.output == "0") GTEST_SKIP() << "this machine's memory is too fragmented for a large page";
+  InNamespace(128 * kMiB, [&] {
+    mount();
     const uint64_t possible = LargePageBytesOfAFile(kArena);
     World world;
     world.Run({"--arena-bytes", "32MiB"});

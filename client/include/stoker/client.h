@@ -10,7 +10,8 @@
 //
 // Ownership: a Loader goes on living when its Client is gone. Threads: all members may be called from any threads at
 // the same time. Calls block until the daemon answers, at most ConnectOptions::timeout unless said otherwise, and then
-// return DeadlineExceeded. Unavailable: nobody answers there. Other codes are the daemon's: stoker/v1/service.proto.
+// return DeadlineExceeded. Unavailable: nobody answers there, nor did within half a second. Other codes are the
+// daemon's: stoker/v1/service.proto.
 #pragma once
 
 #include <functional>
