@@ -26,6 +26,7 @@
 #include "server/loop/event_loop.h"
 #include "server/rpc/core.h"
 #include "server/rpc/keep_awake.h"
+#include "server/rpc/lane.h"
 #include "server/rpc/service.h"
 #include "server/socket_lock.h"
 #include "server/workers/unit_runner.h"
@@ -54,7 +55,8 @@ class Daemon : private rpc::Core {
   absl::Status StartArena();
   absl::Status StartArenaWithoutShm(const absl::Status& why);
   absl::Status StartServer();
-  absl::Status FinishSocket();
+  absl::Status StartLanes();
+  absl::Status FinishSocket(const std::string& path) const;
   void Prefault(const std::function<void()>& on_serving);
   void Notice(const std::string& text);
   absl::Status WaitForTurn(const std::string& name, const std::function<bool()>& cancelled);
@@ -67,9 +69,8 @@ class Daemon : private rpc::Core {
   absl::StatusOr<std::vector<v1::DatasetInfo>> ListDatasets(const std::string& name) override;
   absl::StatusOr<bool> DropDataset(const std::string& name) override;
   void OpenSession(std::shared_ptr<rpc::SessionPeer> peer, const v1::SessionRequest::Open& request) override;
-  void AdvanceSession(std::shared_ptr<rpc::SessionPeer> peer, v1::SessionRequest::Advance request) override;
-  void ShareCopy(std::shared_ptr<rpc::SessionPeer> peer, v1::SessionRequest request) override;
-  void SeekSession(std::shared_ptr<rpc::SessionPeer> peer, v1::SessionRequest::Seek request) override;
+  void HandleRequest(std::shared_ptr<rpc::SessionPeer> peer, v1::SessionRequest request) override;
+  void HandleOnLoop(rpc::SessionPeer* peer, const v1::SessionRequest& request) override;
   void CloseSession(std::shared_ptr<rpc::SessionPeer> peer) override;
   absl::StatusOr<std::unique_ptr<rpc::PinnedBatch>> PinBatch(const v1::FetchRequest& request) override;
 
@@ -96,6 +97,7 @@ class Daemon : private rpc::Core {
   loop::EventLoop loop_;
   std::optional<ingest::DatasetCatalog> catalog_;
   absl::flat_hash_set<std::string> outdated_stores_;  // no name stands for them, but streams may read them
+  std::unique_ptr<rpc::LaneListener> lanes_;          // null: there are none
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<workers::PoolUnitRunner> unit_runner_;
   std::thread loop_thread_;

@@ -122,6 +122,7 @@ void Engine::FillOpened(schedule::SessionId id, const Request& request, uint64_t
   opened->set_plan_digest(request.plan_digest);
   opened->set_kind(manifest.kind());
   opened->set_fetch_token(token);
+  opened->set_lane(options_.lanes);
   *opened->mutable_classes() = manifest.classes();
   const auto tensors = batches.Schema();
   if (!tensors.ok()) return;  // PlannedBatches::Create has laid them out already
@@ -131,6 +132,17 @@ void Engine::FillOpened(schedule::SessionId id, const Request& request, uint64_t
     schema->set_dtype(tensor.dtype);
     for (const int64_t dimension : tensor.shape) schema->add_shape(dimension);
   }
+}
+
+void Engine::HandleRequest(rpc::SessionPeer* peer, const v1::SessionRequest& request) {
+  if (request.has_advance()) return AdvanceSession(peer, request.advance());
+  if (request.has_seek()) return SeekSession(peer, request.seek());
+  ShareCopy(peer, request);
+}
+
+std::shared_ptr<rpc::SessionPeer> Engine::Find(const v1::LaneHello& hello) const {
+  const auto it = clients_.find(hello.session());
+  return it != clients_.end() && it->second.fetch_token == hello.token() ? it->second.peer : nullptr;
 }
 
 void Engine::AdvanceSession(rpc::SessionPeer* peer, const v1::SessionRequest::Advance& request) {

@@ -27,6 +27,7 @@ struct EngineOptions {
   absl::Duration part_deadline;
   uint32_t lease_limit = 64;
   uint32_t session_limit = 1024;
+  bool lanes = false;  // sessions may have one
 };
 
 class Engine : private schedule::Actions, private schedule::ExtentPool, private workers::TaskSource {
@@ -53,9 +54,9 @@ class Engine : private schedule::Actions, private schedule::ExtentPool, private 
   void OpenSession(std::shared_ptr<rpc::SessionPeer> peer, const Request& request);
   // The batches that the session reads; null when it has ended.
   std::shared_ptr<const batch::PlannedBatches> BatchesOf(rpc::SessionPeer* peer) const;
-  void AdvanceSession(rpc::SessionPeer* peer, const v1::SessionRequest::Advance& request);
-  void ShareCopy(rpc::SessionPeer* peer, const v1::SessionRequest& request);  // Claim, Offer or Withdraw
-  void SeekSession(rpc::SessionPeer* peer, const v1::SessionRequest::Seek& request);
+  void HandleRequest(rpc::SessionPeer* peer, const v1::SessionRequest& request);  // not Open
+  // Whose lane this is to be; null when there is no such session, or the token is not its own.
+  std::shared_ptr<rpc::SessionPeer> Find(const v1::LaneHello& hello) const;
   void CloseSession(rpc::SessionPeer* peer);
 
   struct Pinned {
@@ -98,6 +99,9 @@ class Engine : private schedule::Actions, private schedule::ExtentPool, private 
   void Lost(uint64_t task, absl::string_view how) override;
   void Returned(uint64_t task) override { scheduler_.PartReturned(task); }
 
+  void AdvanceSession(rpc::SessionPeer* peer, const v1::SessionRequest::Advance& request);
+  void SeekSession(rpc::SessionPeer* peer, const v1::SessionRequest::Seek& request);
+  void ShareCopy(rpc::SessionPeer* peer, const v1::SessionRequest& request);
   void EndIfWrong(schedule::SessionId id, const absl::Status& status);
   void FillOpened(schedule::SessionId id, const Request& request, uint64_t token,
                   v1::SessionReply::Opened* opened) const;

@@ -101,6 +101,7 @@ absl::StatusOr<Target> ParseAddress(absl::string_view address) {
 
 Connection::Connection(const Target& target, absl::Duration timeout)
     : address_(target.address),
+      lane_path_(target.unix_socket ? LanePath(target.address) : ""),
       timeout_(timeout),
       channel_(grpc::CreateCustomChannel(target.grpc_target, grpc::InsecureChannelCredentials(), Arguments())),
       stoker_(v1::Stoker::NewStub(channel_)),

@@ -40,12 +40,14 @@ class Connection {
   v1::Stoker::Stub& stoker() const { return *stoker_; }
   grpc::health::v1::Health::Stub& health() const { return *health_; }
   const std::string& address() const { return address_; }
+  const std::string& lane_path() const { return lane_path_; }  // of its sessions; empty: they have none
   absl::Duration timeout() const { return timeout_; }
 
  private:
   Connection(const Target& target, absl::Duration timeout);
 
   const std::string address_;
+  const std::string lane_path_;
   const absl::Duration timeout_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::Stoker::Stub> stoker_;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/src/session.h"
 
+#include <sys/socket.h>
+
 #include <algorithm>
 #include <atomic>
 #include <system_error>
@@ -22,6 +24,8 @@ constexpr absl::Duration kLook = absl::Milliseconds(20);
 
 // The daemon has used an announced batch's memory for another: it failed. So long the news may take.
 constexpr absl::Duration kEndFollows = absl::Seconds(1);
+
+constexpr size_t kMostReleases = 4096;  // in a message, which a packet of the lane takes
 
 std::atomic<uint64_t> sessions_alive = 0;
 
@@ -59,6 +63,7 @@ Session::~Session() {
     absl::MutexLock lock(&mu_);
     quit_ = true;
     if (fetch_ != nullptr) fetch_->TryCancel();
+    if (lane_fd_ >= 0) ::shutdown(lane_fd_, SHUT_RDWR);
     pending_.Signal();
   }
   if (reader_.joinable()) reader_.join();
@@ -298,21 +303,30 @@ void Session::Flush() {
     if (!PendingLocked()) return;
     FillRequestLocked();
   }
-  (void)stream_->Write(request_);
+  WriteLocked(request_);
 }
 
-// A broken stream is the reader's to see.
-void Session::Write(const v1::SessionRequest& request) {
+void Session::Write(v1::SessionRequest& request) {
   absl::MutexLock write(&write_mu_);
-  if (end().ended) return;
-  (void)stream_->Write(request);
+  if (!end().ended) WriteLocked(request);
+}
+
+// A broken stream or lane is the reader's to see.
+void Session::WriteLocked(v1::SessionRequest& request) {
+  request.set_number(++written_);
+  if (by_lane_ && !request.has_seek()) {
+    (void)lane_->Send(request);
+  } else {
+    (void)stream_->Write(request);
+  }
 }
 
 void Session::FillRequestLocked() {
   const auto fill = [this](auto* message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     message->set_credits(static_cast<uint32_t>(std::exchange(pending_credits_, 0)));
-    message->mutable_release()->Assign(pending_releases_.begin(), pending_releases_.end());
-    pending_releases_.clear();
+    const auto end = pending_releases_.begin() + std::min(pending_releases_.size(), kMostReleases);
+    message->mutable_release()->Assign(pending_releases_.begin(), end);
+    pending_releases_.erase(pending_releases_.begin(), end);
   };
   if (!std::exchange(seek_pending_, false)) {
     request_.mutable_advance()->set_announce(AnnounceLocked());

@@ -9,6 +9,9 @@
 // that the making of batches could use. Where the arena has room for few batches it is written at once. The writer
 // thread writes it, except that a Next() that has to wait does it itself: one wake-up less on the way to a cold batch.
 //
+// Over a Unix socket the messages soon go by the session's lane, a socket of its own (service.proto, LaneHello), for
+// gRPC wakes both sides several times a message. A Seek and the end still come by the stream; numbers keep the order.
+//
 // Once a batch was mapped, the daemon announces those that follow while it makes them, several in a message. Next()
 // waits for the sequence in the extent's header, so that a batch gets from a worker to the user without a message.
 //
@@ -37,6 +40,7 @@
 #include "client/src/batch_data.h"
 #include "client/src/connection.h"
 #include "client/src/segment_cache.h"
+#include "shared/channel/channel.h"
 #include "stoker/loader.h"
 #include "stoker/v1/service.grpc.pb.h"
 
@@ -109,9 +113,13 @@ class Session : public LeaseOwner, public std::enable_shared_from_this<Session> 
   void RunReader();  // session_reader.cc, with all that it calls
   void RunWriter();
   void Flush();  // writes what is pending
-  void Write(const v1::SessionRequest& request);
+  void Write(v1::SessionRequest& request);
+  void WriteLocked(v1::SessionRequest& request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_mu_);
 
   // Of the reader thread. A status that is not OK ends the session.
+  bool Take(v1::SessionReply& reply);     // false: the session has ended, or is cancelled
+  absl::StatusOr<uint64_t> AttachLane();  // after so many replies by the stream its replies come
+  void ReadLane();
   absl::Status HandleReply(v1::SessionReply& reply);
   absl::Status HandleOpened(v1::SessionReply::Opened& opened);
   absl::Status HandleReady(v1::SessionReply::Ready& ready);
@@ -154,8 +162,14 @@ class Session : public LeaseOwner, public std::enable_shared_from_this<Session> 
   v1::Position expected_;
   uint64_t steps_ = 0;  // of the epoch of expected_
 
+  // The lane: opened by the reader thread, which reads from it, and closed with the session. Shut down to wake who is
+  // in it.
+  std::optional<Channel> lane_;
+
   absl::Mutex write_mu_;
   v1::SessionRequest request_ ABSL_GUARDED_BY(write_mu_);
+  uint64_t written_ ABSL_GUARDED_BY(write_mu_) = 0;  // requests after Open
+  bool by_lane_ ABSL_GUARDED_BY(write_mu_) = false;  // from now on
 
   mutable absl::Mutex mu_ ABSL_ACQUIRED_AFTER(write_mu_);
   absl::CondVar changed_;  // queue_, opened_, stopped_, end_
@@ -178,6 +192,7 @@ class Session : public LeaseOwner, public std::enable_shared_from_this<Session> 
   bool lingering_ ABSL_GUARDED_BY(mu_) = false;  // the writer looks again within kLinger
   bool stopped_ ABSL_GUARDED_BY(mu_) = false;
   bool quit_ ABSL_GUARDED_BY(mu_) = false;
+  int lane_fd_ ABSL_GUARDED_BY(mu_) = -1;
   End end_ ABSL_GUARDED_BY(mu_);
   absl::Status end_status_ ABSL_GUARDED_BY(mu_);
   std::string transport_ ABSL_GUARDED_BY(mu_) = "none";

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The reader thread of a session: what the daemon says, and how a batch's bytes are had.
+#include <sys/socket.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -39,16 +41,61 @@ void Session::RunReader() {
   stream_ = connection_->stoker().Session(&context_);
   (void)stream_->Write(request);  // when it fails, Finish tells why
   v1::SessionReply reply;
-  while (stream_->Read(&reply)) {
-    const absl::Status status = HandleReply(reply);
-    if (status.ok()) continue;
-    SetEnd(status, absl::IsUnavailable(status));
-    context_.TryCancel();
+  std::optional<uint64_t> until_lane;
+  for (uint64_t replies = 1; stream_->Read(&reply); ++replies) {
+    const bool lane = reply.opened().lane() && !connection_->lane_path().empty();
+    if (Take(reply) && lane) {
+      const absl::StatusOr<uint64_t> attached = AttachLane();
+      if (attached.ok()) until_lane = *attached;
+    }
+    if (replies == until_lane) ReadLane();
   }
   absl::Status status = ToStatus(stream_->Finish());
   const bool lost = IsLoss(status.code());
   if (status.ok()) status = absl::UnavailableError("the daemon ended the session");
   SetEnd(std::move(status), lost);
+}
+
+bool Session::Take(v1::SessionReply& reply) {
+  const absl::Status status = HandleReply(reply);
+  if (status.ok()) return true;
+  SetEnd(status, absl::IsUnavailable(status));
+  context_.TryCancel();
+  return false;
+}
+
+// Without one, as in a container that has the daemon's socket alone, everything goes by the stream.
+absl::StatusOr<uint64_t> Session::AttachLane() {
+  STOKER_ASSIGN_OR_RETURN(lane_, Channel::Connect(connection_->lane_path()));
+  v1::LaneHello hello;
+  {
+    absl::MutexLock lock(&mu_);
+    if (quit_) return absl::CancelledError("the session is not wanted any more");
+    lane_fd_ = lane_->fd();
+    hello.set_session(opened_.session());
+    hello.set_token(opened_.fetch_token());
+  }
+  STOKER_RETURN_IF_ERROR(lane_->Send(hello));
+  STOKER_ASSIGN_OR_RETURN(const std::optional<Channel::Received> received, lane_->Receive());
+  v1::SessionReply reply;
+  if (!received || !reply.ParseFromString(received->bytes) || !reply.has_attached()) {
+    return absl::InternalError("lane: the daemon did not attach it");
+  }
+  absl::MutexLock write(&write_mu_);
+  by_lane_ = true;
+  return reply.attached().stream_replies();
+}
+
+// To its end; why it ended comes by the stream.
+void Session::ReadLane() {
+  v1::SessionReply reply;
+  while (true) {
+    const absl::StatusOr<std::optional<Channel::Received>> received = lane_->Receive();
+    if (!received.ok()) return;
+    if (!*received || !reply.ParseFromString((*received)->bytes)) break;
+    if (!Take(reply)) break;
+  }
+  ::shutdown(lane_->fd(), SHUT_RDWR);
 }
 
 void Session::SetEnd(absl::Status status, bool lost) {
@@ -84,6 +131,7 @@ absl::Status Session::HandleReply(v1::SessionReply& reply) {
     case v1::SessionReply::kCopyFree:
       HandleCopyFree(reply.copy_free().claim());
       return absl::OkStatus();
+    case v1::SessionReply::kAttached:
     case v1::SessionReply::MESSAGE_NOT_SET:
       break;
   }

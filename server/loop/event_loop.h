@@ -61,6 +61,7 @@ class EventLoop {
 
   // Calls `ready` with EPOLLIN, EPOLLHUP or EPOLLERR as they arise, until Unwatch. `fd` stays the caller's.
   void Watch(int fd, std::function<void(uint32_t events)> ready);
+  void WatchFor(int fd, uint32_t events);  // in place of EPOLLIN. REQUIRES: it is watched
   void Unwatch(int fd);
 
   // By the monotonic clock: setting the time of day moves nothing.

@@ -25,7 +25,9 @@ class Calls {
   // Until there is none; false: at the deadline there still were some.
   bool AwaitNone(absl::Time deadline) {
     absl::MutexLock lock(&mutex_);
-    return mutex_.AwaitWithDeadline(absl::Condition(+[](int* count) { return *count == 0; }, &count_), deadline);
+    return mutex_.AwaitWithDeadline(absl::Condition(
+                                        +[](int* count) { return *count == 0; }, &count_),
+                                    deadline);
   }
 
  private:

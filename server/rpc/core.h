@@ -16,13 +16,21 @@
 
 namespace stoker::rpc {
 
-// A connected client, as the daemon sees it. Called on the event loop; neither call blocks.
+class Lane;
+
+// A connected client, as the daemon sees it. Called on the event loop; no call blocks.
 class SessionPeer {
  public:
   virtual ~SessionPeer() = default;
   virtual void Send(v1::SessionReply reply) = 0;
   // The session is over: the reason is sent, and the call ends.
   virtual void End(const absl::Status& reason) = 0;
+
+  // From now on replies go by the lane, and requests come by it too. One a session; another is closed.
+  virtual void Attach(std::shared_ptr<Lane> lane) = 0;
+  virtual void Detach() = 0;
+  // Calls `handle` when the requests before `number` (as SessionRequest has it) have been handled.
+  virtual void InOrder(uint64_t number, std::function<void()> handle) = 0;
 };
 
 // The bytes of a leased batch, kept in place as long as this lives.
@@ -44,13 +52,14 @@ class Core {
   virtual absl::StatusOr<std::vector<v1::DatasetInfo>> ListDatasets(const std::string& name) = 0;
   virtual absl::StatusOr<bool> DropDataset(const std::string& name) = 0;
 
-  // A client's messages come in order: Open once, then the others any number of times, then Close once, whatever
-  // happened. OpenSession may block for as long as it takes to open a store, SeekSession to plan an epoch.
+  // What comes by a session's stream is said in order: Open once, then the other requests any number of times, then
+  // Close once, whatever happened. OpenSession may block for as long as it takes to open a store, HandleRequest to plan
+  // the epoch of a Seek.
   virtual void OpenSession(std::shared_ptr<SessionPeer> peer, const v1::SessionRequest::Open& request) = 0;
-  virtual void AdvanceSession(std::shared_ptr<SessionPeer> peer, v1::SessionRequest::Advance request) = 0;
-  virtual void SeekSession(std::shared_ptr<SessionPeer> peer, v1::SessionRequest::Seek request) = 0;
-  virtual void ShareCopy(std::shared_ptr<SessionPeer> peer, v1::SessionRequest request) = 0;  // Claim, Offer, Withdraw
+  virtual void HandleRequest(std::shared_ptr<SessionPeer> peer, v1::SessionRequest request) = 0;
   virtual void CloseSession(std::shared_ptr<SessionPeer> peer) = 0;
+  // What comes by its lane, each request in its turn. On the event loop; never Open or Seek.
+  virtual void HandleOnLoop(SessionPeer* peer, const v1::SessionRequest& request) = 0;
 
   virtual absl::StatusOr<std::unique_ptr<PinnedBatch>> PinBatch(const v1::FetchRequest& request) = 0;
 };

@@ -3,7 +3,20 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+
 namespace stoker::rpc {
+namespace {
+
+// A client has few under way, for it waits for batches.
+constexpr size_t kMostTooEarly = 1024;
+
+bool IsKnown(const v1::SessionRequest& request) {
+  return request.has_advance() || request.has_seek() || request.has_claim() || request.has_offer() ||
+         request.has_withdraw();
+}
+
+}  // namespace
 
 grpc::ServerBidiReactor<v1::SessionRequest, v1::SessionReply>* Session::Start(Core* core, Calls* calls) {
   const std::shared_ptr<Session> session(new Session(core, calls));
@@ -27,10 +40,7 @@ void Session::Handle() {
     opened_ = true;
     return core_->OpenSession(self_, request_.open());
   }
-  if (request_.has_advance() && opened_) return core_->AdvanceSession(self_, std::move(*request_.mutable_advance()));
-  if (request_.has_seek() && opened_) return core_->SeekSession(self_, std::move(*request_.mutable_seek()));
-  const bool shares = request_.has_claim() || request_.has_offer() || request_.has_withdraw();
-  if (shares && opened_) return core_->ShareCopy(self_, std::move(request_));
+  if (IsKnown(request_) && opened_) return core_->HandleRequest(self_, std::move(request_));
   closed_ = true;
   if (opened_) core_->CloseSession(self_);
   Finish({grpc::StatusCode::INVALID_ARGUMENT, "session: the first message, and only that, must be Open"});
@@ -42,18 +52,70 @@ void Session::Close() {
 }
 
 void Session::Send(v1::SessionReply reply) {
+  if (lane_ != nullptr) return lane_->Send(std::move(reply));
+  SendByStream(std::move(reply));
+}
+
+void Session::SendByStream(v1::SessionReply reply) {
   absl::MutexLock lock(&mutex_);
   if (finishing_) return;
+  ++stream_replies_;
   replies_.push_back(std::move(reply));
   if (!writing_) WriteOrFinish();
 }
 
 void Session::End(const absl::Status& reason) {
+  Detach();
   v1::SessionReply reply;
   reply.mutable_failed()->set_code(static_cast<int>(reason.code()));
   reply.mutable_failed()->set_message(std::string(reason.message()));
-  Send(std::move(reply));
+  SendByStream(std::move(reply));
   Finish(grpc::Status::OK);
+}
+
+void Session::Attach(std::shared_ptr<Lane> lane) {
+  v1::SessionReply reply;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (lane_ != nullptr || finishing_) return;
+    reply.mutable_attached()->set_stream_replies(stream_replies_);
+  }
+  lane_ = std::move(lane);
+  lane_->Start([this](v1::SessionRequest request) { HandleLane(std::move(request)); },
+               [this](const absl::Status& reason) { End(reason); });
+  lane_->Send(std::move(reply));
+}
+
+void Session::Detach() {
+  if (lane_ == nullptr) return;
+  lane_->Close();
+  lane_ = nullptr;
+}
+
+void Session::HandleLane(v1::SessionRequest request) {
+  if (!IsKnown(request) || request.has_seek() || request.number() == 0) {
+    return End(absl::InvalidArgumentError("lane: Advance, Claim, Offer or Withdraw must come, with its number"));
+  }
+  const uint64_t number = request.number();
+  InOrder(number, [this, request = std::move(request)] { core_->HandleOnLoop(this, request); });
+}
+
+void Session::InOrder(uint64_t number, std::function<void()> handle) {
+  if (number == 0) return handle();
+  if (number < next_number_ || too_early_.size() >= kMostTooEarly) {
+    return End(absl::InvalidArgumentError(absl::StrCat("number: ", number, ", expected was ", next_number_)));
+  }
+  if (number > next_number_) {
+    too_early_[number] = std::move(handle);
+    return;
+  }
+  ++next_number_;
+  handle();
+  while (!too_early_.empty() && too_early_.begin()->first == next_number_) {
+    const auto next = too_early_.extract(too_early_.begin());
+    ++next_number_;
+    next.mapped()();
+  }
 }
 
 void Session::Finish(const grpc::Status& status) {

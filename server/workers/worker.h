@@ -6,7 +6,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "server/batch/batch_maker.h"
-#include "server/workers/channel.h"
+#include "shared/channel/channel.h"
 #include "shared/segment/segment.h"
 #include "stoker/v1/worker.pb.h"
 

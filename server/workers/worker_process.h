@@ -8,7 +8,7 @@
 #include <thread>
 
 #include "absl/status/statusor.h"
-#include "server/workers/channel.h"
+#include "shared/channel/channel.h"
 
 namespace stoker::workers {
 

@@ -27,6 +27,8 @@ std::string DefaultSocketPath() {
   return runtime.empty() ? absl::StrCat(TemporaryDir(), "/stoker.sock") : absl::StrCat(runtime, "/stoker/stoker.sock");
 }
 
+std::string LanePath(const std::string& socket) { return absl::StrCat(socket, ".lane"); }
+
 std::string DefaultCacheDir() {
   if (const std::string cache = AbsolutePathFrom("XDG_CACHE_HOME"); !cache.empty()) {
     return absl::StrCat(cache, "/stoker");

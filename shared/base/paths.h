@@ -13,6 +13,9 @@ inline constexpr char kSystemSocketPath[] = "/run/stoker/stoker.sock";
 // /tmp/stoker-<uid>/stoker.sock.
 std::string DefaultSocketPath();
 
+// The socket beside `socket` for the lanes of sessions: service.proto, LaneHello.
+std::string LanePath(const std::string& socket);
+
 // Stores and data-set records of such a daemon: $XDG_CACHE_HOME/stoker, else ~/.cache/stoker, and for a user without a
 // home /tmp/stoker-<uid>/cache.
 std::string DefaultCacheDir();

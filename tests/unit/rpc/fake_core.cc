@@ -76,19 +76,17 @@ void FakeCore::OpenSession(Peer peer, const v1::SessionRequest::Open& request) {
   if (keep_peers) peers_[request.dataset()] = std::move(peer);
 }
 
-void FakeCore::AdvanceSession(Peer peer, v1::SessionRequest::Advance request) {
-  on_advance(peer, request);
-  Note(absl::StrCat("advance ", request.credits()));
+void FakeCore::HandleRequest(Peer peer, v1::SessionRequest request) {
+  if (request.has_advance()) on_advance(peer, request.advance());
+  HandleOnLoop(peer.get(), request);
 }
 
-void FakeCore::ShareCopy(Peer, v1::SessionRequest request) {
+void FakeCore::HandleOnLoop(SessionPeer*, const v1::SessionRequest& request) {
+  if (request.has_advance()) Note(absl::StrCat("advance ", request.advance().credits()));
+  if (request.has_seek()) Note(absl::StrCat("seek ", request.seek().position().epoch()));
   if (request.has_claim()) Note(absl::StrCat("claim ", request.claim().lease()));
   if (request.has_offer()) Note(absl::StrCat("offer ", request.offer().claim()));
   if (request.has_withdraw()) Note(absl::StrCat("withdraw ", request.withdraw().claim()));
-}
-
-void FakeCore::SeekSession(Peer, v1::SessionRequest::Seek request) {
-  Note(absl::StrCat("seek ", request.position().epoch()));
 }
 
 void FakeCore::CloseSession(Peer peer) {

@@ -65,9 +65,8 @@ class FakeCore : public Core {
   absl::StatusOr<std::vector<v1::DatasetInfo>> ListDatasets(const std::string& name) override { return list(name); }
   absl::StatusOr<bool> DropDataset(const std::string& name) override { return drop(name); }
   void OpenSession(Peer peer, const v1::SessionRequest::Open& request) override;
-  void AdvanceSession(Peer peer, v1::SessionRequest::Advance request) override;
-  void ShareCopy(Peer peer, v1::SessionRequest request) override;
-  void SeekSession(Peer peer, v1::SessionRequest::Seek request) override;
+  void HandleRequest(Peer peer, v1::SessionRequest request) override;
+  void HandleOnLoop(SessionPeer* peer, const v1::SessionRequest& request) override;
   void CloseSession(Peer peer) override;
   absl::StatusOr<std::unique_ptr<PinnedBatch>> PinBatch(const v1::FetchRequest& request) override;
 

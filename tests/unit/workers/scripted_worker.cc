@@ -23,7 +23,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
-#include "server/workers/channel.h"
+#include "shared/channel/channel.h"
 #include "stoker/v1/worker.pb.h"
 
 namespace stoker::workers {

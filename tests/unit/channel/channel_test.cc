@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "server/workers/channel.h"
+#include "shared/channel/channel.h"
 
 #include <fcntl.h>
 #include <gmock/gmock.h>
@@ -15,7 +15,7 @@
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_dir.h"
 
-namespace stoker::workers {
+namespace stoker {
 namespace {
 
 using ::stoker::testing::StatusIs;
@@ -97,7 +97,7 @@ TEST_F(ChannelTest, PeerThatReadsNothing_EndsInResourceExhausted) {
 }
 
 TEST_F(ChannelTest, MessageBeyondTheLimit_IsRefusedAndNothingIsSent) {
-  EXPECT_THAT(daemon_->Send(UnitOf(std::string(kMaxMessageBytes, 'x'))), StatusIs(absl::StatusCode::kInternal));
+  EXPECT_THAT(daemon_->Send(UnitOf(std::string(Channel::kMaxBytes, 'x'))), StatusIs(absl::StatusCode::kInternal));
   ASSERT_OK(daemon_->Send(UnitOf("next")));
   ASSERT_OK_AND_ASSIGN(auto received, worker_->Receive());
   ASSERT_TRUE(received.has_value());
@@ -105,10 +105,10 @@ TEST_F(ChannelTest, MessageBeyondTheLimit_IsRefusedAndNothingIsSent) {
 }
 
 TEST_F(ChannelTest, PacketLongerThanAMessage_IsUnavailable) {
-  const std::string packet(kMaxMessageBytes + 1, 'x');
+  const std::string packet(Channel::kMaxBytes + 1, 'x');
   ASSERT_EQ(::send(worker_->fd(), packet.data(), packet.size(), 0), static_cast<ssize_t>(packet.size()));
   EXPECT_THAT(daemon_->Receive(), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("cut short")));
 }
 
 }  // namespace
-}  // namespace stoker::workers
+}  // namespace stoker
