@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Google Benchmark over the kernels of server/transforms, one thread, into warm memory larger than the caches. Beside each:
-// what plain streaming stores reach in the same memory (streaming_stores).
+// Google Benchmark over the kernels of server/transforms, one thread, into warm memory larger than the caches. Beside
+// each: what plain streaming stores reach in the same memory (streaming_stores).
 //
 //   transforms_bench --benchmark_filter='gaf/.*96' --benchmark_repetitions=9 --benchmark_report_aggregates_only=true
 //

@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "absl/strings/ascii.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "server/transforms/gaf_reference.h"
@@ -76,7 +76,8 @@ TEST(GafData, SyntheticSeries_AsPyts) {
       options.gasf = golden["method"] == "summation";
       options.gadf = !options.gasf;
       options.overlapping = params.value("overlapping", false);
-      if (params.contains("sample_range")) options.sample_range = {params["sample_range"][0], params["sample_range"][1]};
+      if (params.contains("sample_range"))
+        options.sample_range = {params["sample_range"][0], params["sample_range"][1]};
       const Encoded floats = Encode(options, path, x);
       const std::vector<float> got = As<float>(options.gasf ? floats.gasf : floats.gadf);
       options.dtype = v1::DTYPE_U8;

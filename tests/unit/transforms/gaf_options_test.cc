@@ -97,17 +97,20 @@ TEST(GafOptions, EnumValueOfALaterVersion_InvalidArgumentThatNamesTheField) {
               StatusIs(absl::StatusCode::kInvalidArgument, AllOf(HasSubstr("recipe.gaf.scale"), HasSubstr("77"))));
   recipe.Clear();
   recipe.set_dtype(static_cast<v1::DType>(77));
-  EXPECT_THAT(GafOptions::FromRecipe(recipe, 96), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("recipe.gaf.dtype")));
+  EXPECT_THAT(GafOptions::FromRecipe(recipe, 96),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("recipe.gaf.dtype")));
   recipe.Clear();
   recipe.set_stats(static_cast<v1::GafRecipe::Stats>(77));
-  EXPECT_THAT(GafOptions::FromRecipe(recipe, 96), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("recipe.gaf.stats")));
+  EXPECT_THAT(GafOptions::FromRecipe(recipe, 96),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("recipe.gaf.stats")));
   recipe.Clear();
   recipe.set_series_scale(static_cast<v1::GafRecipe::SeriesScale>(77));
   EXPECT_THAT(GafOptions::FromRecipe(recipe, 96),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("recipe.gaf.series_scale")));
   recipe.Clear();
   recipe.add_fields(static_cast<v1::GafRecipe::Field>(77));
-  EXPECT_THAT(GafOptions::FromRecipe(recipe, 96), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("recipe.gaf.fields")));
+  EXPECT_THAT(GafOptions::FromRecipe(recipe, 96),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("recipe.gaf.fields")));
 }
 
 }  // namespace

@@ -23,10 +23,10 @@ struct Encoded {
 
 inline constexpr v1::DType kImageTypes[] = {v1::DTYPE_F32, v1::DTYPE_F16, v1::DTYPE_BF16, v1::DTYPE_U8, v1::DTYPE_U16};
 
-// Both images (those asked for), written `offset` elements after the beginning of a cache line; checks that nothing around
-// them changed.
-inline Encoded EncodeWith(GafEncoder& encoder, absl::Span<const double> window, int64_t valid_size, ValueRange bounds = {},
-                          size_t offset = 0) {
+// Both images (those asked for), written `offset` elements after the beginning of a cache line; checks that nothing
+// around them changed.
+inline Encoded EncodeWith(GafEncoder& encoder, absl::Span<const double> window, int64_t valid_size,
+                          ValueRange bounds = {}, size_t offset = 0) {
   constexpr size_t kGuard = 256;
   const GafOptions& options = encoder.options();
   const size_t bytes = options.image_bytes();
@@ -42,7 +42,8 @@ inline Encoded EncodeWith(GafEncoder& encoder, absl::Span<const double> window, 
   const auto guard = [](uint8_t byte) { return byte == 0xee; };
   for (auto& image : memory) {
     EXPECT_TRUE(std::all_of(image.get(), image.get() + at, guard)) << "bytes before the image changed";
-    EXPECT_TRUE(std::all_of(image.get() + at + bytes, image.get() + at + bytes + kGuard, guard)) << "bytes after it changed";
+    EXPECT_TRUE(std::all_of(image.get() + at + bytes, image.get() + at + bytes + kGuard, guard))
+        << "bytes after it changed";
   }
   Encoded encoded;
   if (options.gasf) encoded.gasf.assign(memory[0].get() + at, memory[0].get() + at + bytes);

@@ -49,7 +49,8 @@ TEST(LineWriter, AnyPlaceAndSize_WritesItsBytesAndNoOthers) {
 TEST(LineWriter, RunsWithoutAGap_ShareALine) {
   hwy::AlignedFreeUniquePtr<uint8_t[]> memory = hwy::AllocateAligned<uint8_t>(1024);
   LineWriter writer(SupportedGafKernels().front(), 512);
-  for (size_t run = 0; run < 10; ++run) WriteRun(writer, memory.get(), run * 100, 100, 30, static_cast<uint8_t>(run * 100));
+  for (size_t run = 0; run < 10; ++run)
+    WriteRun(writer, memory.get(), run * 100, 100, 30, static_cast<uint8_t>(run * 100));
   hwy::FlushStream();
   for (size_t i = 0; i < 1000; ++i) ASSERT_EQ(memory[i], static_cast<uint8_t>(i));
 }

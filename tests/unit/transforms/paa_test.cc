@@ -26,7 +26,8 @@ TEST(PaaSegments, LengthDividedBySize_EqualSegments) { EXPECT_THAT(Cuts(12, 4), 
 
 TEST(PaaSegments, UnevenLength_CutsAsNumpyLinspaceTruncatesInDouble) {
   // 12 * 30 / 22 is 16.36, but 11 * (30.0 / 22) falls short of 15 in double.
-  EXPECT_THAT(Cuts(30, 22), ElementsAreArray({0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 16, 17, 19, 20, 21, 23, 24, 25, 27, 28, 30}));
+  EXPECT_THAT(Cuts(30, 22),
+              ElementsAreArray({0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 16, 17, 19, 20, 21, 23, 24, 25, 27, 28, 30}));
 }
 
 TEST(PaaSegments, SizeIsLength_OnePointEach) {

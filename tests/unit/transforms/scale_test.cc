@@ -34,8 +34,9 @@ TEST(FindRange, NotFinite_NamesTheFirstPosition) {
     for (size_t i = 0; i < values.size(); ++i) {
       std::vector<double> copy = values;
       copy[i] = bad;
-      EXPECT_THAT(FindRange(copy), StatusIs(absl::StatusCode::kInvalidArgument,
-                                            AllOf(HasSubstr("point " + std::to_string(i) + " of 11"), HasSubstr("finite"))));
+      EXPECT_THAT(FindRange(copy),
+                  StatusIs(absl::StatusCode::kInvalidArgument,
+                           AllOf(HasSubstr("point " + std::to_string(i) + " of 11"), HasSubstr("finite"))));
     }
   }
 }

@@ -21,9 +21,9 @@ using ::testing::HasSubstr;
 using ::testing::Pointwise;
 using v1::GafRecipe;
 
-constexpr GafRecipe::Stats kAllSets[] = {GafRecipe::STATS_UNSPECIFIED,    GafRecipe::BASIC,
-                                         GafRecipe::COMPREHENSIVE,        GafRecipe::CORRELATION_FOCUSED,
-                                         GafRecipe::SIGNAL_BASIC,         GafRecipe::SIGNAL_COMPREHENSIVE,
+constexpr GafRecipe::Stats kAllSets[] = {GafRecipe::STATS_UNSPECIFIED, GafRecipe::BASIC,
+                                         GafRecipe::COMPREHENSIVE,     GafRecipe::CORRELATION_FOCUSED,
+                                         GafRecipe::SIGNAL_BASIC,      GafRecipe::SIGNAL_COMPREHENSIVE,
                                          GafRecipe::SIGNAL_EXTENDED};
 
 std::vector<float> Compute(GafRecipe::Stats set, const std::vector<double>& series, int64_t channels) {
@@ -85,9 +85,9 @@ TEST(ComputeStatistics, ThreeChannels_PairsRowByRow) {
 }
 
 TEST(ComputeStatistics, SignalSets_ChannelAfterChannel) {
-  const std::vector<float> first = {2.5f,          1.29099444873f,  4.f,   1.f,   2.f, 0.f,
+  const std::vector<float> first = {2.5f,           1.29099444873f,  4.f,   1.f,   2.f, 0.f,
                                     0.92249999668f, 0.516397777429f, 1.75f, 3.25f, 3.f, 1.f};
-  const std::vector<float> second = {4.5f,          3.87298334621f,  10.f, 1.f,  3.f, 0.516397779405f,
+  const std::vector<float> second = {4.5f,           3.87298334621f,  10.f, 1.f,  3.f, 0.516397779405f,
                                      1.18916666661f, 0.860662963911f, 2.5f, 5.5f, 9.f, 2.75f};
   for (const auto& [set, count] : {std::pair{GafRecipe::SIGNAL_BASIC, 5}, std::pair{GafRecipe::SIGNAL_COMPREHENSIVE, 8},
                                    std::pair{GafRecipe::SIGNAL_EXTENDED, 12}}) {
@@ -123,7 +123,8 @@ TEST(ComputeStatistics, LongSeries_MatchesPlainSums) {
 TEST(ComputeStatistics, OnePoint_FiniteWithoutSpread) {
   const std::vector<float> out = Compute(GafRecipe::SIGNAL_EXTENDED, {3.0}, 1);
   EXPECT_THAT(out, ElementsAre(3, 0, 3, 3, 3, 0, 0, 0, 3, 3, 0, 0));
-  EXPECT_THAT(Compute(GafRecipe::CORRELATION_FOCUSED, {3.0, 5.0}, 2), ElementsAre(3, 5, 0, 0, 3, 5, 3, 5, 3, 5, 0, 2, 2));
+  EXPECT_THAT(Compute(GafRecipe::CORRELATION_FOCUSED, {3.0, 5.0}, 2),
+              ElementsAre(3, 5, 0, 0, 3, 5, 3, 5, 3, 5, 0, 2, 2));
 }
 
 TEST(ComputeStatistics, ConstantChannel_Finite) {
