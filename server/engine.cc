@@ -325,6 +325,9 @@ void Engine::FillStatus(v1::StatusReply* status) const {
     segment->set_prefaulted_bytes(info.prefaulted_bytes);
   }
   scheduler_.FillStatus(absl::Now(), status);
+  for (v1::StatusReply::Session& session : *status->mutable_sessions()) {
+    session.set_lane(clients_.at(session.id()).peer->attached());
+  }
   pool_.FillStatus(status);
 }
 

@@ -314,7 +314,7 @@ void Session::Write(v1::SessionRequest& request) {
 // A broken stream or lane is the reader's to see.
 void Session::WriteLocked(v1::SessionRequest& request) {
   request.set_number(++written_);
-  if (by_lane_ && !request.has_seek()) {
+  if (by_lane_ && !(request.has_seek() && options_.open.plan().has_budget())) {
     (void)lane_->Send(request);
   } else {
     (void)stream_->Write(request);

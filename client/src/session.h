@@ -10,7 +10,8 @@
 // thread writes it, except that a Next() that has to wait does it itself: one wake-up less on the way to a cold batch.
 //
 // Over a Unix socket the messages soon go by the session's lane, a socket of its own (service.proto, LaneHello), for
-// gRPC wakes both sides several times a message. A Seek and the end still come by the stream; numbers keep the order.
+// gRPC wakes both sides several times a message. The end still comes by the stream, and so does a Seek in a plan by
+// budget; numbers keep the order.
 //
 // Once a batch was mapped, the daemon announces those that follow while it makes them, several in a message. Next()
 // waits for the sequence in the extent's header, so that a batch gets from a worker to the user without a message.

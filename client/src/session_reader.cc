@@ -15,11 +15,15 @@
 namespace stoker::client {
 namespace {
 
-// Batches ahead. The more, the fewer messages a batch; but never so many that the daemon wants each lease back at once.
+// Batches ahead: small ones more, for making them takes less than it may take a thread to wake. The more, the fewer
+// messages a batch; but never so many that the daemon wants each lease back at once.
 uint64_t AutomaticDepth(const v1::SessionReply::Opened& opened) {
   constexpr uint64_t kLargeBatchBytes = 256 << 20;
+  constexpr uint64_t kAheadBytes = 128 << 20;
   if (opened.batch_bytes() > kLargeBatchBytes) return 2;
-  return opened.arena_batches() >= 32 ? 8 : 4;
+  uint64_t depth = std::clamp<uint64_t>(kAheadBytes / std::max<uint64_t>(opened.batch_bytes(), 1), 8, 32);
+  depth = std::min(depth, std::max<uint64_t>(opened.steps_per_epoch(), 8));  // who jumps, jumps to an epoch
+  return std::max<uint64_t>(std::min(depth, opened.arena_batches() / 4), 4);
 }
 
 // Codes by which gRPC says that a stream broke. The daemon's own errors come as Failed or with another code; a daemon

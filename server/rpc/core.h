@@ -29,6 +29,7 @@ class SessionPeer {
   // From now on replies go by the lane, and requests come by it too. One a session; another is closed.
   virtual void Attach(std::shared_ptr<Lane> lane) = 0;
   virtual void Detach() = 0;
+  virtual bool attached() const = 0;
   // Calls `handle` when the requests before `number` (as SessionRequest has it) have been handled.
   virtual void InOrder(uint64_t number, std::function<void()> handle) = 0;
 };
@@ -58,7 +59,8 @@ class Core {
   virtual void OpenSession(std::shared_ptr<SessionPeer> peer, const v1::SessionRequest::Open& request) = 0;
   virtual void HandleRequest(std::shared_ptr<SessionPeer> peer, v1::SessionRequest request) = 0;
   virtual void CloseSession(std::shared_ptr<SessionPeer> peer) = 0;
-  // What comes by its lane, each request in its turn. On the event loop; never Open or Seek.
+  // What comes by its lane, each request in its turn. On the event loop; never Open, nor Seek in a plan by
+  // budget.
   virtual void HandleOnLoop(SessionPeer* peer, const v1::SessionRequest& request) = 0;
 
   virtual absl::StatusOr<std::unique_ptr<PinnedBatch>> PinBatch(const v1::FetchRequest& request) = 0;

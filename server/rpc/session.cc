@@ -38,6 +38,7 @@ void Session::OnReadDone(bool ok) {
 void Session::Handle() {
   if (request_.has_open() && !opened_) {
     opened_ = true;
+    plans_epochs_ = request_.open().plan().has_budget();
     return core_->OpenSession(self_, request_.open());
   }
   if (IsKnown(request_) && opened_) return core_->HandleRequest(self_, std::move(request_));
@@ -93,8 +94,9 @@ void Session::Detach() {
 }
 
 void Session::HandleLane(v1::SessionRequest request) {
-  if (!IsKnown(request) || request.has_seek() || request.number() == 0) {
-    return End(absl::InvalidArgumentError("lane: Advance, Claim, Offer or Withdraw must come, with its number"));
+  if (!IsKnown(request) || (request.has_seek() && plans_epochs_) || request.number() == 0) {
+    return End(absl::InvalidArgumentError(
+        "lane: what came is Open, or Seek in a plan by budget, or nothing known, or has no number"));
   }
   const uint64_t number = request.number();
   InOrder(number, [this, request = std::move(request)] { core_->HandleOnLoop(this, request); });

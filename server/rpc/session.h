@@ -21,8 +21,8 @@
 namespace stoker::rpc {
 
 // One Session call. gRPC's threads deliver what the client says, the event loop what it is told; neither waits for the
-// other or for the client. With a lane both are done on the event loop, and the stream is left for a Seek and the end.
-// Owns itself until gRPC is done with the call; the daemon may hold it longer.
+// other or for the client. With a lane both are done on the event loop, and the stream is left for what takes time, and
+// the end. Owns itself until gRPC is done with the call; the daemon may hold it longer.
 class Session : public grpc::ServerBidiReactor<v1::SessionRequest, v1::SessionReply>, public SessionPeer {
  public:
   static grpc::ServerBidiReactor<v1::SessionRequest, v1::SessionReply>* Start(Core* core, Calls* calls);
@@ -32,6 +32,7 @@ class Session : public grpc::ServerBidiReactor<v1::SessionRequest, v1::SessionRe
   void End(const absl::Status& reason) override;
   void Attach(std::shared_ptr<Lane> lane) override;
   void Detach() override;
+  bool attached() const override { return lane_ != nullptr; }
   void InOrder(uint64_t number, std::function<void()> handle) override;
 
  private:
@@ -53,6 +54,7 @@ class Session : public grpc::ServerBidiReactor<v1::SessionRequest, v1::SessionRe
   std::optional<Calls::InFlight> call_;  // until OnDone
   std::shared_ptr<Session> self_;        // until OnDone
   bool opened_ = false;                  // by the reading side only
+  bool plans_epochs_ = false;            // a Seek has to; set before it is opened
   bool closed_ = false;                  // by the reading side only
   v1::SessionRequest request_;
 

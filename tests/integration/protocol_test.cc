@@ -11,6 +11,7 @@
 #include <memory>
 
 #include "client/src/batch_data.h"
+#include "shared/base/paths.h"
 #include "shared/segment/header.h"
 #include "shared/segment/segment.h"
 #include "stoker/v1/service.grpc.pb.h"
@@ -656,12 +657,17 @@ TEST_F(ProtocolTest, Reflection_ListsTheServices) {
 
 // ---- the socket ----
 
-TEST_F(ProtocolTest, Socket_IsForOwnerAndGroupOnly) {
+TEST_F(ProtocolTest, Sockets_AreForOwnerAndGroupOnly_AndGoWithTheDaemon) {
   ASSERT_NO_FATAL_FAILURE(Start());
+  const std::string socket = daemon().address();
   struct stat info;
-  ASSERT_EQ(::stat(daemon().address().c_str(), &info), 0);
-  EXPECT_EQ(info.st_mode & 0777, 0660u);
-  EXPECT_TRUE(S_ISSOCK(info.st_mode));
+  for (const std::string& path : {socket, LanePath(socket)}) {
+    ASSERT_EQ(::stat(path.c_str(), &info), 0) << path;
+    EXPECT_EQ(info.st_mode & 0777, 0660u) << path;
+    EXPECT_TRUE(S_ISSOCK(info.st_mode)) << path;
+  }
+  StopDaemon();
+  for (const std::string& path : {socket, LanePath(socket)}) EXPECT_NE(::stat(path.c_str(), &info), 0) << path;
 }
 
 TEST_F(ProtocolTest, Rubbish_OnTheSocket_HurtsNobody) {

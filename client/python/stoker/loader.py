@@ -70,7 +70,8 @@ class Loader(Generic[T]):
         drop_last: only full batches.
         tail: instead of ``drop_last``: ``"keep"`` (default: every sample exactly once; the last batch of each rank is
             smaller and may be empty), ``"drop"``, ``"pad"`` (filled up from the start of the epoch).
-        prefetch_factor: batches that are asked for ahead; default: 8, less where they are large for the arena.
+        prefetch_factor: batches that are asked for ahead; default: 8, of small ones up to 32, less where
+            they are large for the arena.
         transform: a function of the :class:`Batch`; the iterator yields what it returns, such as
             ``stoker.torch_geometric.to_batch``.
         pin_memory: yield :meth:`Batch.pin_memory`, where there is a GPU.

@@ -110,5 +110,43 @@ TEST_F(ChannelTest, PacketLongerThanAMessage_IsUnavailable) {
   EXPECT_THAT(daemon_->Receive(), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("cut short")));
 }
 
+TEST(ChannelPathTest, Connect_ToWhoListens_IsAnEndThatBlocks) {
+  const testing::TempDir dir;
+  ASSERT_OK_AND_ASSIGN(const UniqueFd listener, Channel::Listen(dir.File("socket")));
+  EXPECT_TRUE(::fcntl(listener.get(), F_GETFD) & FD_CLOEXEC);
+  EXPECT_TRUE(::fcntl(listener.get(), F_GETFL) & O_NONBLOCK);
+  ASSERT_OK_AND_ASSIGN(Channel client, Channel::Connect(dir.File("socket")));
+  EXPECT_TRUE(::fcntl(client.fd(), F_GETFD) & FD_CLOEXEC);
+  EXPECT_FALSE(::fcntl(client.fd(), F_GETFL) & O_NONBLOCK);
+  Channel accepted(UniqueFd(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC)));
+  ASSERT_OK(accepted.Send(UnitOf("a")));
+  ASSERT_OK_AND_ASSIGN(auto received, client.Receive());
+  EXPECT_TRUE(received.has_value());
+}
+
+TEST(ChannelPathTest, Listen_WhereADeadOneListened_TakesItsPlace) {
+  const testing::TempDir dir;
+  { ASSERT_OK(Channel::Listen(dir.File("socket"))); }
+  EXPECT_FALSE(Channel::Connect(dir.File("socket")).ok());
+  ASSERT_OK_AND_ASSIGN(const UniqueFd listener, Channel::Listen(dir.File("socket")));
+  EXPECT_OK(Channel::Connect(dir.File("socket")));
+}
+
+TEST(ChannelPathTest, Connect_WhereTooManyWait_DoesNotWaitWithThem) {
+  const testing::TempDir dir;
+  ASSERT_OK_AND_ASSIGN(const UniqueFd listener, Channel::Listen(dir.File("socket")));
+  ASSERT_EQ(::listen(listener.get(), 0), 0);
+  ASSERT_OK(Channel::Connect(dir.File("socket")));
+  EXPECT_THAT(Channel::Connect(dir.File("socket")), StatusIs(absl::StatusCode::kResourceExhausted));
+}
+
+TEST(ChannelPathTest, Path_ThatIsNone_IsAClearError) {
+  const testing::TempDir dir;
+  EXPECT_THAT(Channel::Connect(dir.File("none")), StatusIs(absl::StatusCode::kNotFound));
+  const std::string longest(200, 'x');
+  EXPECT_THAT(Channel::Listen(dir.File(longest)), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(longest)));
+  EXPECT_THAT(Channel::Connect(""), StatusIs(absl::StatusCode::kInvalidArgument));
+}
+
 }  // namespace
 }  // namespace stoker

@@ -69,6 +69,16 @@ TEST_F(EventLoopTest, Post_FromAPostedFunction_RunsInALaterTurn) {
   EXPECT_GT(second, first);
 }
 
+TEST_F(EventLoopTest, WatchFor_OtherEvents_TakesTheirPlace) {
+  WriteByte();
+  uint32_t seen = 0;
+  loop_.Watch(reader_.get(), [&](uint32_t events) { seen |= events; });
+  loop_.WatchFor(reader_.get(), 0);
+  loop_.After(absl::Milliseconds(20), [this] { loop_.Stop(); });
+  loop_.Run();
+  EXPECT_EQ(seen, 0u);
+}
+
 TEST_F(EventLoopTest, Stop_RunsWhatWasPostedBefore) {
   loop_.Post([this] { log_.push_back("before"); });
   loop_.Stop();
