@@ -3,6 +3,7 @@
 #include <grpc/grpc.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -130,6 +131,14 @@ void ServeUntilSignal(const Daemon& daemon, const sigset_t& signals) {
   }
 }
 
+// A client takes two descriptors, and a login shell allows 1024.
+void RaiseDescriptorLimit() {
+  rlimit limit;
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 absl::Status Serve(const DaemonOptions& options) {
   log::SetLevel(options.log_level);
   // Blocked in every thread that is started from here on; this one waits for them. Workers start with none blocked.
@@ -141,6 +150,7 @@ absl::Status Serve(const DaemonOptions& options) {
   // Never shut down, as the process ends: gRPC 1.51 would wait for a poll of up to ten seconds, which it begins when a
   // client's socket is full, as those that get batches inline are.
   grpc_init();
+  RaiseDescriptorLimit();
   NotifyServiceManager("STATUS=Reserving shared memory");
   STOKER_ASSIGN_OR_RETURN(const std::unique_ptr<Daemon> daemon,
                           Daemon::Start(options, [] { NotifyServiceManager("READY=1\nSTATUS=Serving"); }));

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -48,7 +49,8 @@ absl::StatusOr<std::pair<UniqueFd, UniqueFd>> Channel::MakePair() {
 absl::StatusOr<UniqueFd> Channel::Listen(const std::string& path) {
   STOKER_ASSIGN_OR_RETURN(const sockaddr_un name, MakeName(path));
   STOKER_ASSIGN_OR_RETURN(UniqueFd socket, NewSocket(path));
-  ::unlink(path.c_str());
+  struct stat info;
+  if (::lstat(path.c_str(), &info) == 0 && S_ISSOCK(info.st_mode)) ::unlink(path.c_str());
   if (::bind(socket.get(), reinterpret_cast<const sockaddr*>(&name), sizeof(name)) != 0) {
     return ErrnoStatus(errno, "bind", path);
   }

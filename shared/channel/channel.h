@@ -23,7 +23,7 @@ class Channel {
   // Two ends. `first` never blocks. Both are closed on exec.
   static absl::StatusOr<std::pair<UniqueFd, UniqueFd>> MakePair();
 
-  // A socket at `path` to accept from, which never blocks; what was there before is removed. Errors as ErrnoStatus,
+  // A socket at `path` to accept from, which never blocks; one that was there before is removed. Errors as ErrnoStatus,
   // InvalidArgument for a path too long.
   static absl::StatusOr<UniqueFd> Listen(const std::string& path);
   // An end that blocks, connected to who listens at `path`. Does not wait: ResourceExhausted when too many do.

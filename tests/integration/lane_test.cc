@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sessions with a lane and without: the same batches, wherever a reader jumps.
 #include <stdio.h>
+#include <sys/resource.h>
 
 #include <random>
 #include <vector>
@@ -18,12 +19,12 @@ using testing::MakeSamples;
 using testing::Read;
 using testing::ReadEpoch;
 
-class LaneTest : public IntegrationTest, public ::testing::WithParamInterface<bool> {
+class LaneTest : public IntegrationTest {
  protected:
   // Sessions opened from here on find no lane, or find it again.
   void SetLanes(bool there) {
     const std::string lane = LanePath(daemon().address());
-    const std::string away = lane + ".away";
+    const std::string away = absl::StrCat(lane, ".away");
     ASSERT_EQ(there ? ::rename(away.c_str(), lane.c_str()) : ::rename(lane.c_str(), away.c_str()), 0);
   }
   // Whether the one session there is has a lane.
@@ -34,8 +35,10 @@ class LaneTest : public IntegrationTest, public ::testing::WithParamInterface<bo
   }
 };
 
+class LanePlanTest : public LaneTest, public ::testing::WithParamInterface<bool> {};
+
 // Crystals by budget, whose epochs have to be planned for a Seek, and series, whose have not.
-TEST_P(LaneTest, ReaderThatJumps_GetsTheSameOnBothWays) {
+TEST_P(LanePlanTest, ReaderThatJumps_GetsTheSameOnBothWays) {
   ASSERT_NO_FATAL_FAILURE(StartDaemon());
   LoaderOptions options;
   if (GetParam()) {
@@ -70,7 +73,21 @@ TEST_P(LaneTest, ReaderThatJumps_GetsTheSameOnBothWays) {
   SetLanes(true);
 }
 
-INSTANTIATE_TEST_SUITE_P(Plans, LaneTest, ::testing::Bool(),
+// A client takes two of the daemon's descriptors.
+TEST_F(LaneTest, Daemon_TakesAsManyDescriptorsAsItMay) {
+  rlimit before;
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  rlimit less = before;
+  less.rlim_cur = 256;
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &less), 0);
+  ASSERT_NO_FATAL_FAILURE(StartDaemon());
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+  rlimit there;
+  ASSERT_EQ(::prlimit(Status().pid(), RLIMIT_NOFILE, nullptr, &there), 0);
+  EXPECT_EQ(there.rlim_cur, before.rlim_max);
+}
+
+INSTANTIATE_TEST_SUITE_P(Plans, LanePlanTest, ::testing::Bool(),
                          [](const auto& info) { return info.param ? "ByBudget" : "BySize"; });
 
 }  // namespace

@@ -62,8 +62,9 @@ struct LoaderOptions {
   v1::Position start = {};  // of the first batch
   uint64_t epochs = 0;      // how many from start.epoch on; 0: endless
 
-  // Batches asked for ahead of Next(). Automatic: 8, or 4 when the arena has room for less than 32, or 2 when they are
-  // larger than 256 MiB. 0 asks for a batch only when Next() waits for it.
+  // Batches asked for ahead of Next(). Automatic: 128 MiB of them, but 8 to 32, an epoch if that is more than 8, and a
+  // quarter of what the arena has room for, or 4; of those larger than 256 MiB 2. 0 asks for a batch only when Next()
+  // waits for it.
   int prefetch = kAutomaticPrefetch;
   Transport transport = Transport::kAuto;
   absl::Duration open_timeout = absl::Seconds(60);

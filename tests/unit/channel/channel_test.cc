@@ -132,6 +132,13 @@ TEST(ChannelPathTest, Listen_WhereADeadOneListened_TakesItsPlace) {
   EXPECT_OK(Channel::Connect(dir.File("socket")));
 }
 
+TEST(ChannelPathTest, Listen_WhereAFileIs_LeavesItThere) {
+  const testing::TempDir dir;
+  const std::string path = dir.Write("socket", "somebody's");
+  EXPECT_FALSE(Channel::Listen(path).ok());
+  EXPECT_EQ(::access(path.c_str(), F_OK), 0);
+}
+
 TEST(ChannelPathTest, Connect_WhereTooManyWait_DoesNotWaitWithThem) {
   const testing::TempDir dir;
   ASSERT_OK_AND_ASSIGN(const UniqueFd listener, Channel::Listen(dir.File("socket")));
