@@ -17,7 +17,6 @@
 namespace stoker {
 namespace {
 
-using ::testing::AnyOf;
 using testing::DigestOf;
 using testing::Digests;
 using testing::DigestsIn;
@@ -25,7 +24,6 @@ using testing::Eventually;
 using ::testing::HasSubstr;
 using testing::IntegrationTest;
 using ::testing::IsEmpty;
-using testing::IsOk;
 using testing::MakeSamples;
 using testing::Program;
 using testing::ProgramResult;
@@ -65,13 +63,11 @@ class FaultsTest : public IntegrationTest {
       return worker.role() != "batches" || worker.state() == "idle" || worker.state() == "busy";
     });
   }
-  std::vector<pid_t> Workers(absl::string_view role, bool only_busy = false) {
+  std::vector<pid_t> Workers() {
     std::vector<pid_t> pids;
     const v1::StatusReply status = Status();
     for (const auto& worker : status.workers()) {
-      if (worker.role() == role && worker.pid() > 0 && (!only_busy || worker.state() == "busy")) {
-        pids.push_back(worker.pid());
-      }
+      if (worker.role() == "batches" && worker.pid() > 0) pids.push_back(worker.pid());
     }
     return pids;
   }
@@ -103,13 +99,13 @@ TEST_F(FaultsTest, WorkerKilled_WhileReading_EveryBatchIsRight) {
       EXPECT_EQ(DigestOf(*batch), expected.at({0, batch->step()})) << "step " << batch->step();
     }
     if (++batches % 4 != 0) continue;
-    const std::vector<pid_t> workers = Workers("batches");
+    const std::vector<pid_t> workers = Workers();
     if (!workers.empty()) ::kill(workers[static_cast<size_t>(batches / 4) % workers.size()], SIGKILL);
   }
   EXPECT_EQ(batches, 4 * static_cast<int>(kSteps));
   EXPECT_GE(Restarts(), 6u);
   ASSERT_TRUE(Eventually([&] { return AllWorkersReady(); }));
-  EXPECT_EQ(Workers("batches").size(), 2u);
+  EXPECT_EQ(Workers().size(), 2u);
 }
 
 TEST_F(FaultsTest, WorkerKilled_OftenWhileIdle_DaemonKeepsItsDescriptors) {
@@ -129,7 +125,7 @@ TEST_F(FaultsTest, WorkerStopped_IsReplacedAtItsDeadline) {
   ASSERT_NO_FATAL_FAILURE(StartDaemon({.arena_bytes = "16MiB", .extra = {"--part-deadline", "2"}}));
   IngestSamples("faulty", TwelveBatches());
   const Digests expected = ReadAll(Shuffled());
-  const std::vector<pid_t> workers = Workers("batches");
+  const std::vector<pid_t> workers = Workers();
   for (const pid_t pid : workers) ::kill(pid, SIGSTOP);
   LoaderOptions other = Shuffled();
   other.plan.set_batch_size(16);  // another stream: all is made anew
@@ -137,7 +133,7 @@ TEST_F(FaultsTest, WorkerStopped_IsReplacedAtItsDeadline) {
   EXPECT_EQ(ReadAll(Shuffled()), expected);
   EXPECT_GE(Restarts(), 2u);
   ASSERT_TRUE(Eventually([&] { return AllWorkersReady(); }));
-  for (const pid_t pid : Workers("batches")) EXPECT_THAT(workers, ::testing::Not(::testing::Contains(pid)));
+  for (const pid_t pid : Workers()) EXPECT_THAT(workers, ::testing::Not(::testing::Contains(pid)));
 }
 
 // ---- clients ----
@@ -469,109 +465,6 @@ TEST_F(FaultsTest, Sigterm_WhileStarting_LeavesNothing) {
     EXPECT_TRUE(result.exit_code == 0 || result.signal == SIGTERM) << result.err;  // it had not begun
     EXPECT_THAT(WorkersOf(starting.pid()), IsEmpty());
   }
-}
-
-// ---- ingest ----
-
-// 24 MB of text: three units, which take their parsers some tens of milliseconds each.
-class IngestFaultsTest : public FaultsTest {
- protected:
-  static constexpr size_t kCases = 12000;
-  void SetUp() override {
-    const Samples samples = MakeSamples(120, 4, 64);
-    const std::string once = ToTs(samples);
-    const size_t data = once.find("@data\n") + 6;
-    std::string text = once.substr(0, data);
-    for (size_t i = 0; i < kCases / 120; ++i) text.append(once, data);
-    request_.set_name("large");
-    request_.add_source(WriteData("large.ts", text));
-  }
-  void ExpectWhole() {
-    ASSERT_OK_AND_ASSIGN(const auto datasets, client().Datasets("large"));
-    EXPECT_EQ(datasets[0].samples(), kCases);
-    EXPECT_EQ(datasets[0].manifest().classes_size(), 3);
-    LoaderOptions options = Read("large", 6000);
-    options.recipe.mutable_gaf()->set_image_size(2);
-    const Digests digests = ReadAll(options);
-    ASSERT_EQ(digests.size(), 2u);
-  }
-  v1::IngestRequest request_;
-};
-
-TEST_F(IngestFaultsTest, IngestWorkerKilled_Once_IngestCompletes) {
-  ASSERT_NO_FATAL_FAILURE(StartDaemon());
-  absl::StatusOr<v1::IngestEvent::Done> done;
-  std::thread ingesting([&] { done = client().Ingest(request_); });
-  EXPECT_TRUE(Eventually([&] { return !Workers("ingest", /*only_busy=*/true).empty(); }));
-  for (const pid_t pid : Workers("ingest")) ::kill(pid, SIGKILL);
-  ingesting.join();
-  ASSERT_OK(done);
-  ExpectWhole();
-}
-
-TEST_F(IngestFaultsTest, IngestWorkerKilled_WheneverThereIsOne_FailsClearlyAndGoesOnLater) {
-  ASSERT_NO_FATAL_FAILURE(StartDaemon());
-  absl::StatusOr<v1::IngestEvent::Done> done;
-  std::atomic<bool> over{false};
-  std::thread ingesting([&] {
-    done = client().Ingest(request_);
-    over = true;
-  });
-  while (!over) {
-    for (const pid_t pid : Workers("ingest", /*only_busy=*/true)) ::kill(pid, SIGKILL);
-  }
-  ingesting.join();
-  EXPECT_THAT(done, AnyOf(IsOk(), StatusIs(absl::StatusCode::kInternal, HasSubstr("two workers died"))));
-  if (!done.ok()) {
-    EXPECT_THAT(client().Datasets("large"), StatusIs(absl::StatusCode::kNotFound));
-    EXPECT_THAT(done.status().message(), HasSubstr("large.ts"));
-  }
-  ASSERT_OK(client().Ingest(request_));
-  ExpectWhole();
-}
-
-TEST_F(IngestFaultsTest, IngestCancelled_TheNextOneFindsWhatIsReady) {
-  ASSERT_NO_FATAL_FAILURE(StartDaemon({.workers = "1"}));
-  Cancellation cancellation;
-  const absl::StatusOr<v1::IngestEvent::Done> cancelled = client().Ingest(
-      request_,
-      [&](const v1::IngestEvent::Progress& progress) {
-        if (progress.units_done() > 0) cancellation.Cancel();
-      },
-      &cancellation);
-  uint64_t resumed = 0;
-  ASSERT_OK_AND_ASSIGN(const v1::IngestEvent::Done done,
-                       client().Ingest(request_, [&](const v1::IngestEvent::Progress& progress) {
-                         resumed = std::max(resumed, progress.units_resumed());
-                       }));
-  if (!cancelled.ok()) {
-    EXPECT_THAT(cancelled, StatusIs(absl::StatusCode::kCancelled));
-    // A quick daemon has made all of it before it hears that nobody waits.
-    EXPECT_TRUE(resumed > 0 || done.unchanged());
-  }
-  ExpectWhole();
-}
-
-TEST_F(IngestFaultsTest, Sigterm_WhileIngesting_NextDaemonGoesOn) {
-  ASSERT_NO_FATAL_FAILURE(StartDaemon({.workers = "1", .extra = {"--drain-deadline", "60"}}));
-  absl::StatusOr<v1::IngestEvent::Done> done;
-  std::atomic<bool> begun{false};
-  ASSERT_OK_AND_ASSIGN(const Client other, Client::Connect({.address = daemon().address()}));
-  std::thread ingesting([&] {
-    done = other.Ingest(request_, [&](const v1::IngestEvent::Progress& progress) {
-      if (progress.phase() == "reading") begun = true;
-    });
-    begun = true;
-  });
-  EXPECT_TRUE(Eventually([&] { return begun.load(); }));
-  StopDaemon();
-  ingesting.join();
-  if (!done.ok()) {
-    EXPECT_THAT(done, StatusIs(absl::StatusCode::kUnavailable));
-  }
-  ASSERT_NO_FATAL_FAILURE(StartDaemon());
-  ASSERT_OK(client().Ingest(request_));
-  ExpectWhole();
 }
 
 }  // namespace
