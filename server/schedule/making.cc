@@ -170,7 +170,9 @@ bool Scheduler::EvictFor(uint64_t urgency) {
 
 void Scheduler::CutIntoParts(Batch* batch) {
   const auto samples = static_cast<uint32_t>(batch->stream->spec.source->SamplesAt(batch->at));
-  const uint64_t by_bytes = batch->layout.extent_bytes() / options_.least_part_bytes;
+  const bool busy = parts_.size() >= options_.parallel_parts;
+  const uint64_t by_bytes =
+      batch->layout.extent_bytes() / (busy ? options_.busy_part_bytes : options_.least_part_bytes);
   const uint64_t most = std::min<uint64_t>(options_.parallel_parts, by_bytes);
   const uint64_t least = std::max(1u, (samples + options_.part_samples - 1) / options_.part_samples);
   const auto parts = static_cast<uint32_t>(std::clamp<uint64_t>(most, least, std::max(samples, 1u)));

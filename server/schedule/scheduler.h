@@ -52,6 +52,7 @@ struct SchedulerOptions {
   uint32_t session_limit = 1024;
   uint32_t parallel_parts = 1;          // parts a batch is cut into, at most: the number of workers
   uint64_t least_part_bytes = 1 << 20;  // smaller batches are cut into fewer
+  uint64_t busy_part_bytes = 4 << 20;   // the same while every worker has a part: each costs messages
   uint32_t part_samples = 4096;         // a part has at most so many: it is told them in one message
 };
 

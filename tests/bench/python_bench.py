@@ -174,15 +174,14 @@ def stoker_epoch(client, name, recipe):
 
     def run():
         loader.set_epoch(next(epochs))
-        size = 0
         for batch in loader:
             touch(*(batch[key] for key in batch))
-            size += sum(batch[key].nbytes for key in batch)
-        return size
 
     delivered = 0
-    while delivered < client.status().arena.capacity_bytes:
-        delivered += run()
+    for batch in loader:
+        delivered += sum(batch[key].nbytes for key in batch)
+    for _ in range(client.status().arena.capacity_bytes // delivered + 1):
+        run()
     return run
 
 

@@ -54,6 +54,19 @@ TEST(Making, BytesAllowFewerParts_AreCutSo) {
   EXPECT_THAT(TakeAll(&world), ElementsAre("0+5", "5+5"));
 }
 
+TEST(Making, EveryWorkerHasAPart_FurtherBatchesAreCutIntoLargerOnes) {
+  World world({.parallel_parts = 2, .least_part_bytes = kPage, .busy_part_bytes = 4 * kPage});
+  const StreamSpec small = world.Add({.key = "a", .pages = 7, .samples = 10});
+  const StreamSpec large = world.Add({.key = "b", .pages = 8, .samples = 10});
+  world.Advance(world.Open(small), {}, 2);
+  EXPECT_THAT(TakeAll(&world), ElementsAre("0+5", "5+5", "0+10"));
+  world.Advance(world.Open(large), {}, 1);
+  EXPECT_THAT(TakeAll(&world), ElementsAre("0+5", "5+5"));
+  world.MakeAll();
+  world.Advance(world.Open(small), {}, 3);  // two of them are there
+  EXPECT_THAT(TakeAll(&world), ElementsAre("0+5", "5+5"));
+}
+
 TEST(Making, FewerSamplesThanWorkers_OnePartASample) {
   World world({.parallel_parts = 8});
   world.Advance(world.Open(world.Add({.key = "a", .pages = 8, .samples = 2})), {}, 1);

@@ -17,7 +17,8 @@ World::World(const WorldOptions& options)
       scheduler_({.lease_limit = options.lease_limit,
                   .session_limit = options.session_limit,
                   .parallel_parts = options.parallel_parts,
-                  .least_part_bytes = options.least_part_bytes},
+                  .least_part_bytes = options.least_part_bytes,
+                  .busy_part_bytes = options.busy_part_bytes},
                  &pool_, this) {
   pool_.before_free = [this](const ExtentRef& extent) { BeforeFree(extent); };
 }

@@ -41,6 +41,7 @@ struct WorldOptions {
   uint32_t session_limit = 1024;
   uint32_t parallel_parts = 1;
   uint64_t least_part_bytes = kPage;
+  uint64_t busy_part_bytes = kPage;
   bool judge_waiting = true;  // the last promise, which costs the most to check
 };
 
