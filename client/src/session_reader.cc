@@ -51,6 +51,7 @@ void Session::RunReader() {
     if (Take(reply) && lane) {
       const absl::StatusOr<uint64_t> attached = AttachLane();
       if (attached.ok()) until_lane = *attached;
+      if (!attached.ok() && lane_) ::shutdown(lane_->fd(), SHUT_RDWR);
     }
     if (replies == until_lane) ReadLane();
   }

@@ -42,6 +42,9 @@ ok "starts, is ready when health is SERVING: $(property StatusText)"
 
 runuser -u member -- stokerctl health >/dev/null || fail "a member of the group is refused"
 if runuser -u other -- stokerctl health >/dev/null 2>&1; then fail "a user outside the group is let in"; fi
+for socket in /run/stoker/stoker.sock /run/stoker/stoker.sock.lane; do
+  [ "$(stat -c '%U:%G %a' "$socket")" = "stoker:stoker 660" ] || fail "$(stat -c '%n is %U:%G %a' "$socket")"
+done
 ok "members of the group may connect, others may not"
 
 while read -r segment; do
