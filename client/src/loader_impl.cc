@@ -42,7 +42,9 @@ absl::StatusOr<std::shared_ptr<LoaderImpl>> LoaderImpl::Open(std::shared_ptr<Con
   }
   std::shared_ptr<LoaderImpl> loader(new LoaderImpl(std::move(connection), options));
   STOKER_ASSIGN_OR_RETURN(const std::shared_ptr<Session> session, loader->CurrentSession());
-  STOKER_ASSIGN_OR_RETURN(loader->info_, session->WaitOpened(loader->open_by_));
+  absl::StatusOr<v1::SessionReply::Opened> opened = session->WaitOpened(loader->open_by_);
+  if (!opened.ok()) return session->end().lost ? Annotate(opened.status(), loader->LostDaemon()) : opened.status();
+  loader->info_ = *std::move(opened);
   loader->is_open_ = true;
   {
     absl::MutexLock lock(&loader->mu_);
@@ -264,9 +266,10 @@ absl::Status LoaderImpl::MoveTo(const v1::Position& position) {
 absl::Status LoaderImpl::AwaitPlace() {
   while (true) {
     STOKER_ASSIGN_OR_RETURN(const std::shared_ptr<Session> session, CurrentSession());
-    absl::Status status = AwaitOpen(*session, open_by_);
-    if (status.ok() || !session->end().seeking) return status;
-    DropSession();
+    const absl::Status status = AwaitOpen(*session, open_by_);
+    if (status.ok()) lost_since_ = absl::InfiniteFuture();
+    if (status.ok() || !session->end().ended) return status;
+    STOKER_RETURN_IF_ERROR(AfterError(session, status, absl::InfiniteFuture()));
   }
 }
 

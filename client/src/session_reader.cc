@@ -57,7 +57,7 @@ void Session::RunReader() {
   }
   absl::Status status = ToStatus(stream_->Finish());
   const bool lost = IsLoss(status.code());
-  if (status.ok()) status = absl::UnavailableError("the daemon ended the session");
+  if (lost) status = absl::UnavailableError(status.ok() ? "the daemon ended the session" : status.message());
   SetEnd(std::move(status), lost);
 }
 

@@ -92,8 +92,8 @@ class Loader {
 
   // The following Next() begins epoch `epoch`. Does nothing when it would anyway. The session goes on: batches that are
   // held keep their leases, those that were prefetched go back. With a budget, where epochs differ in
-  // steps, this and LoadState ask the daemon: they block at most options.open_timeout and may fail as Open does, and
-  // then the position is unchanged.
+  // steps, this and LoadState ask the daemon: they block at most options.open_timeout, or until another daemon is there
+  // as Next() does, and may fail as Open does; then the position is unchanged.
   absl::Status SetEpoch(uint64_t epoch);
 
   // The position and what it is a position in, as JSON of less than 1 KB. LoadState goes on there: InvalidArgument when

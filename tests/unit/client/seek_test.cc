@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Moving a loader within its session.
 #include <functional>
+#include <thread>
 
 #include "absl/strings/str_replace.h"
 #include "tests/unit/client/loader_fixture.h"
@@ -271,6 +272,33 @@ TEST_F(BudgetSeekTest, AFailureOrALossBeforeItIsAnswered_AsksInAnotherSession) {
     EXPECT_EQ(NextOf(loader), absl::StrCat(epoch, ":0"));
     EXPECT_EQ(daemon_->sessions_opened(), epoch);
   }
+}
+
+TEST_F(BudgetSeekTest, WhileTheDaemonIsAway_WaitsForTheNextOne) {
+  ASSERT_OK_AND_ASSIGN(Loader loader, Open());
+  EXPECT_EQ(NextOf(loader), "0:0");
+  daemon_.reset();
+  std::thread starter([this] {
+    absl::SleepFor(absl::Milliseconds(200));
+    StartDaemon();
+  });
+  const absl::Status moved = loader.SetEpoch(4);
+  starter.join();
+  ASSERT_THAT(moved, IsOk());
+  EXPECT_EQ(loader.steps_per_epoch(), 9u);
+  EXPECT_EQ(NextOf(loader), "4:0");
+}
+
+TEST_F(BudgetSeekTest, WhenNoOtherDaemonComes_IsUnavailableAndLeavesThePosition) {
+  options_.reconnect_timeout = absl::Milliseconds(200);
+  ASSERT_OK_AND_ASSIGN(Loader loader, Open());
+  EXPECT_EQ(NextOf(loader), "0:0");
+  daemon_.reset();
+  EXPECT_THAT(loader.SetEpoch(4), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("lost the daemon")));
+  EXPECT_EQ(Position(loader), "0:1");
+  EXPECT_EQ(loader.steps_per_epoch(), 5u);
+  StartDaemon();
+  EXPECT_EQ(NextOf(loader), "0:1");
 }
 
 }  // namespace
