@@ -102,6 +102,23 @@ def test_errors_of_ingest_name_the_place(client, tmp_path):
         client.ingest("bad", tmp_path / "bad.csv", missing="maybe")
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"name": 5}, "ingest: name 5: must be a string"),
+        ({"source": 5}, "ingest: source 5: must be a path or several"),
+        ({"source": [b"/x"]}, "ingest: source b'/x': must be a path"),
+        ({"target": 5}, "ingest: target 5: must be a string or several"),
+        ({"missing": 0}, "ingest: missing 0: must be a string"),
+        ({"sidecar": {"text": 5}}, "ingest: sidecar text 5: must be a path"),
+        ({"window": -1}, "options.window"),
+    ],
+)
+def test_options_of_ingest_of_the_wrong_kind_are_named(client, options, said):
+    with pytest.raises(stoker.InvalidRequest, match=said):
+        client.ingest(**{"name": "wrong", "source": "/nowhere", **options})
+
+
 def test_paths_outside_the_roots_are_not_allowed(tmp_path):
     inside = tmp_path / "inside"
     inside.mkdir()
@@ -163,6 +180,14 @@ def test_embedded_that_cannot_start_says_why(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(stoker.NotFound, match="no stokerd"):
         stoker.embedded()
+
+
+def test_embedded_takes_one_root(tmp_path):
+    np.save(tmp_path / "one.npy", np.zeros((2, 1, 8), np.float32) + np.arange(8, dtype=np.float32))
+    with stoker.embedded(arena_bytes="16MiB", workers=1, roots=str(tmp_path)) as daemon:
+        assert daemon.client.ingest("one", tmp_path / "one.npy").dataset.samples == 2
+        with pytest.raises(stoker.NotAllowed):
+            daemon.client.ingest("other", __file__)
 
 
 def test_embedded_keeps_its_cache_when_asked(tmp_path):

@@ -234,6 +234,55 @@ def test_wrong_options_name_themselves(loader, client):
 
 
 @pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"dataset": 5}, "loader: dataset 5: must be a string"),
+        ({"client": "/run/stoker.sock"}, "client '/run/stoker.sock': must be what .* a path is its address="),
+        ({"batch_size": "4"}, "loader: batch_size '4': must be a whole number"),
+        ({"batch_size": 2**32}, "loader: batch_size 4294967296: must be at most 4294967295"),
+        ({"seed": 2**64}, "loader: seed 18446744073709551616: must be at most 18446744073709551615"),
+        ({"budget": "nodes=64"}, "loader: budget 'nodes=64': must be a dictionary, such as {\"nodes\": 2000}"),
+        ({"budget": {"nodes": "64"}}, "loader: budget of nodes '64': must be a whole number"),
+        ({"budget": {"nodes": 64}, "oversize": 1}, "loader: oversize 1: must be a string"),
+        ({"tail": 1}, "loader: tail 1: must be a string"),
+        ({"timeout": "1"}, "loader: timeout '1': must be a number"),
+        ({"open_timeout": None}, "loader: open_timeout None: must be a number"),
+        ({"transport": 1}, "loader: transport 1: must be a string"),
+    ],
+)
+def test_values_of_the_wrong_kind_are_named(client, options, said):
+    with pytest.raises(stoker.InvalidRequest, match=said):
+        stoker.Loader(**{"dataset": "numbers", "client": client, **options})
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: stoker.gaf(5), "gaf: fields 5: must be a string or several"),
+        (lambda: stoker.gaf(["gasf", None]), "gaf: fields .*: must be a string or several"),
+        (lambda: stoker.gaf(dtype=8), "gaf: dtype 8: must be a string"),
+        (lambda: stoker.gaf(image_size=24.5), "gaf: image_size 24.5: must be a whole number"),
+        (lambda: stoker.gaf(sample_range=1), r"gaf: sample_range 1: must be \(low, high\)"),
+        (lambda: stoker.gaf(scale=(0, 1, 2)), r"gaf: scale \(0, 1, 2\): must be \(low, high\)"),
+        (lambda: stoker.gaf(scale=("0", 1)), "gaf: scale '0': must be a number"),
+        (lambda: stoker.graph(5), "graph: tensors 5: must be a string or several"),
+        (lambda: stoker.graph(rbf=(80, 0)), r"graph: rbf \(80, 0\): must be \(bins, low, high\)"),
+        (lambda: stoker.graph(line_graph=True), "graph: line_graph True: must be a string"),
+        (lambda: stoker.embedded(roots=5), "embedded: roots 5: must be a path or several"),
+        (lambda: stoker.embedded(extra=5), "embedded: extra 5: must be a string or several"),
+    ],
+)
+def test_recipes_and_embedded_name_what_does_not_fit(make, said):
+    with pytest.raises(stoker.InvalidRequest, match=said):
+        make()
+
+
+def test_one_name_is_a_list_of_one():
+    assert stoker.gaf("gasf") == stoker.gaf(["gasf"])
+    assert stoker.graph("edge_index") == stoker.graph(["edge_index"])
+
+
+@pytest.mark.parametrize(
     ("options", "choices"),
     [
         ({"tail": "none"}, "tail.*NONE.*there are.*KEEP.*DROP.*PAD"),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from . import _process, _stoker
+from ._arguments import constant, number, path, paths, text, texts
 from .status import Dataset, Ingested, Status, load
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -27,7 +28,7 @@ class Client:
 
     def __init__(self, address: str | os.PathLike[str] | None = None, *, timeout: float = 10.0) -> None:
         self._asked = "" if address is None else os.fspath(address)
-        self._timeout = float(timeout)
+        self._timeout = number("connect: timeout", timeout)
         self._connect()
 
     def _connect(self) -> _stoker.Client:
@@ -69,7 +70,7 @@ class Client:
 
     def dataset(self, name: str) -> Dataset:
         """One data set; :class:`stoker.NotFound` if there is none."""
-        (info,) = json.loads(self._handle().datasets(name))["datasets"]
+        (info,) = json.loads(self._handle().datasets(text("data set", name)))["datasets"]
         return load(Dataset, info)
 
     def drop(self, name: str) -> bool:
@@ -77,7 +78,7 @@ class Client:
 
         :class:`stoker.WrongState` while somebody reads it.
         """
-        return self._handle().drop(name)
+        return self._handle().drop(text("data set", name))
 
     def ingest(
         self,
@@ -147,12 +148,12 @@ class Client:
             "time_column": time_column,
             "label": label,
             "label_from_file_name": label_from_file_name or None,
-            "exclude": _list(exclude),
+            "exclude": _texts("exclude", exclude),
             "working_column": working_column,
             "gap_seconds": gap_seconds,
         }
         crystal = {
-            "graph": _enum(graph),
+            "graph": _constant("graph", graph),
             "k": k,
             "tolerance": tolerance,
             "cutoff": cutoff,
@@ -161,29 +162,30 @@ class Client:
             "directed": directed or None,
             "id_key": id_key,
             "primitive": primitive or None,
-            "on_error": _enum(on_error, "ON_ERROR_"),
-            "atom_features": _path(atom_features),
-            "sidecar": [{"name": key, "path": _path(path)} for key, path in sidecar.items()] if sidecar else None,
-            "target": None if target in _TARGETS else _list(target),
+            "on_error": _constant("on_error", on_error, "ON_ERROR_"),
+            "atom_features": None if atom_features is None else path("ingest: atom_features", atom_features),
+            "sidecar": [{"name": key, "path": path(f"ingest: sidecar {key}", file)} for key, file in sidecar.items()]
+            if sidecar
+            else None,
+            "target": None if target in _TARGETS else _texts("target", target),
         }
         given: dict[str, Any] = {
-            "format": "FORMAT_AUTO" if format == "auto" else _enum(format),
-            "layout": _enum(layout),
+            "format": "FORMAT_AUTO" if format == "auto" else _constant("format", format),
+            "layout": _constant("layout", layout),
             "data_array": data_array,
             "target_array": _target_array(target_array),
             "window": window,
             "stride": stride,
-            "channels": _list(channels),
-            "missing": _enum(missing, "MISSING_"),
-            "unequal": _enum(unequal, "UNEQUAL_"),
-            "target": _enum(target, "TARGET_") if isinstance(target, str) and target in _TARGETS else None,
+            "channels": _texts("channels", channels),
+            "missing": _constant("missing", missing, "MISSING_"),
+            "unequal": _constant("unequal", unequal, "UNEQUAL_"),
+            "target": _constant("target", target, "TARGET_") if isinstance(target, str) and target in _TARGETS else None,
             "csv": _known(csv),
             "crystal": _known(crystal),
         }
-        sources = [source] if isinstance(source, (str, os.PathLike)) else list(source)
         request = {
-            "name": name,
-            "source": [_path(path) for path in sources],
+            "name": text("ingest: name", name),
+            "source": paths("ingest: source", source),
             "options": {**(_known(given) or {}), **(options or {})},
         }
         with _Bar(name, progress) as bar:
@@ -207,26 +209,20 @@ def connect(address: str | os.PathLike[str] | None = None, *, timeout: float = 1
     return Client(address, timeout=timeout)
 
 
-def _enum(value: str | None, prefix: str = "") -> str | None:
-    return None if value is None else prefix + value.upper().replace("-", "_")
+def _constant(name: str, value: str | None, prefix: str = "") -> str | None:
+    return None if value is None else constant(f"ingest: {name}", value, prefix)
 
 
-def _list(value: str | Iterable[str] | None) -> list[str] | None:
-    if value is None:
-        return None
-    return [value] if isinstance(value, str) else [str(item) for item in value]
-
-
-def _path(path: str | os.PathLike[str] | None) -> str | None:
-    return None if path is None else os.path.abspath(os.path.expanduser(os.fspath(path)))
+def _texts(name: str, value: str | Iterable[str] | None) -> list[str] | None:
+    return None if value is None else texts(f"ingest: {name}", value)
 
 
 def _target_array(value: str | os.PathLike[str] | None) -> str | None:
     """A path for ``.npy`` files, a key for ``.npz``."""
     if value is None:
         return None
-    text = os.fspath(value)
-    return _path(text) if text.endswith(".npy") else text
+    key = os.fspath(value)
+    return path("ingest: target_array", key) if key.endswith(".npy") else key
 
 
 def _known(values: dict[str, Any]) -> dict[str, Any] | None:

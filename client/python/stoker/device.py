@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import _stoker
+from ._arguments import whole
 from .batch import _torch
 from .errors import InvalidRequest, Unavailable
 
@@ -168,10 +169,9 @@ def place(
     dataset: str,
 ) -> Placement:
     """Raises InvalidRequest, Unavailable where there is no such device."""
-    if depth < 2:
-        raise InvalidRequest(f"loader.to: depth {depth}: must be at least 2, as a loop holds a batch while it asks for the next")
-    if memory_limit is not None and memory_limit < 1:
-        raise InvalidRequest(f"loader.to: memory_limit {memory_limit}: must be at least 1 byte")
+    depth = whole("loader.to: depth", depth, 2)
+    if memory_limit is not None:
+        memory_limit = whole("loader.to: memory_limit", memory_limit, 1)
     ranges: list[tuple[float, float]] = []
     cutoff = 0.0
     if expand:
@@ -180,7 +180,7 @@ def place(
         ranges = list(zip(series.get("channel_min", ()), series.get("channel_max", ()), strict=True))
         cutoff = float((found.options.get("crystal") or {}).get("triplet_cutoff", 0.0))
     return Placement(
-        _ordinal(device), int(depth), int(memory_limit or 0), dict(expand or {}), bool(share), tuple(ranges), cutoff
+        _ordinal(device), depth, memory_limit or 0, dict(expand or {}), bool(share), tuple(ranges), cutoff
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from . import _process, _stoker
+from ._arguments import number, path, paths, texts
 from .client import Client
 from .errors import NotFound
 
@@ -82,9 +83,9 @@ def embedded(
     arena_bytes: int | str = "256MiB",
     workers: int | str = "auto",
     cache_dir: str | os.PathLike[str] | None = None,
-    roots: Iterable[str | os.PathLike[str]] = ("/",),
+    roots: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = "/",
     program: str | os.PathLike[str] | None = None,
-    extra: Iterable[str] = (),
+    extra: str | Iterable[str] = (),
     timeout: float = 60.0,
 ) -> Embedded:
     """Starts a private ``stokerd`` and waits until it serves.
@@ -111,13 +112,13 @@ def embedded(
     before = _process.pollers()
     started = Embedded(
         _stoker.start_embedded(
-            os.fspath(program) if program is not None else find_stokerd(),
+            find_stokerd() if program is None else path("embedded: program", program),
             str(arena_bytes),
             str(workers),
-            "" if cache_dir is None else os.path.abspath(cache_dir),
-            [os.path.abspath(root) for root in roots],
-            list(extra),
-            float(timeout),
+            "" if cache_dir is None else path("embedded: cache_dir", cache_dir),
+            paths("embedded: roots", roots),
+            texts("embedded: extra", extra),
+            number("embedded: timeout", timeout),
         )
     )
     _process.remember_pollers(before)

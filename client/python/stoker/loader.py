@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic
 
 from . import _process, _stoker, ranks
+from ._arguments import number, text, whole
 from .batch import Batch
 from .client import Client
 from .device import DeviceBatch, Placement, place
 from .errors import Closed, InvalidRequest, WrongState
-from .plans import make_plan, whole
+from .plans import make_plan
 from .recipes import gaf, graph
 
 if TYPE_CHECKING:
@@ -136,26 +137,28 @@ class Loader(Generic[T]):
             raise InvalidRequest(f"loader: recipe {recipe!r}: must be stoker.gaf(...), stoker.graph(...) or a dictionary")
         if client is not None and address is not None:
             raise InvalidRequest("loader: client and address: give one of them")
-        if timeout < 0:
+        if number("loader: timeout", timeout) < 0:
             raise InvalidRequest(f"loader: timeout {timeout}: must be at least 0, which is no limit")
+        if client is not None and not isinstance(client, Client):
+            raise InvalidRequest(f"loader: client {client!r}: must be what stoker.connect() returned; a path is its address=")
         if seed is None:
             seed = generator.initial_seed() if generator is not None else 0
         found_rank, found_world = ranks.detect() if rank is None or world_size is None else (0, 1)
         rank = found_rank if rank is None else rank
         world_size = found_world if world_size is None else world_size
         self._client = client if client is not None else Client(address)
-        self._dataset = dataset
+        self._dataset = text("loader: dataset", dataset)
         self._recipe = dict(recipe) if recipe is not None else self._default_recipe()
         self._plan = make_plan(batch_size, budget, oversize, shuffle, seed, rank, world_size, drop_last, tail)
-        self._prefetch = -1 if prefetch_factor is None else whole("prefetch_factor", prefetch_factor)
+        self._prefetch = -1 if prefetch_factor is None else whole("loader: prefetch_factor", prefetch_factor, 0, 65536)
         self._transform = transform
         self._pin = pin_memory and _can_pin()
         self._timeout = float(timeout)
-        self._transport = transport
-        self._open_timeout = float(open_timeout)
-        self._reconnect_timeout = float(reconnect_timeout)
+        self._transport = text("loader: transport", transport)
+        self._open_timeout = number("loader: open_timeout", open_timeout)
+        self._reconnect_timeout = number("loader: reconnect_timeout", reconnect_timeout)
         self._placement: Placement | None = None
-        self._begin((whole("epoch", epoch), 0))
+        self._begin((whole("loader: epoch", epoch), 0))
         self._open()
 
     def _default_recipe(self) -> dict[str, Any]:
@@ -298,7 +301,7 @@ class Loader(Generic[T]):
 
         After :meth:`load_state_dict` of a state inside this very epoch, the place in it is kept.
         """
-        epoch = whole("epoch", epoch)
+        epoch = whole("loader: epoch", epoch)
         native = self._handle()
         if self._resume and native.position[0] == epoch:
             return

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping
 from typing import Any
 
+from ._arguments import constant, whole
 from .errors import InvalidRequest
 
 
@@ -26,28 +26,20 @@ def make_plan(
         raise InvalidRequest(f"loader: drop_last=True and tail={tail!r}: give one of them")
     plan: dict[str, Any] = {
         "shuffle": bool(shuffle),
-        "seed": whole("seed", seed),
-        "rank": whole("rank", rank),
-        "world": whole("world_size", world_size),
-        "tail": (tail or ("drop" if drop_last else "keep")).upper(),
+        "seed": whole("loader: seed", seed),
+        "rank": whole("loader: rank", rank),
+        "world": whole("loader: world_size", world_size),
+        "tail": constant("loader: tail", tail or ("drop" if drop_last else "keep")),
     }
     if budget is not None:
         if batch_size is not None:
             raise InvalidRequest("loader: batch_size and budget: give one of them")
-        plan["budget"] = {name: whole(f"budget of {name}", limit) for name, limit in budget.items()}
+        if not isinstance(budget, Mapping):
+            raise InvalidRequest(f'loader: budget {budget!r}: must be a dictionary, such as {{"nodes": 2000}}')
+        plan["budget"] = {name: whole(f"loader: budget of {name}", limit) for name, limit in budget.items()}
     else:
-        plan["batch_size"] = 64 if batch_size is None else whole("batch_size", batch_size, 1)
+        plan["batch_size"] = 64 if batch_size is None else whole("loader: batch_size", batch_size, 1, 2**32 - 1)
     if oversize is not None:
-        plan["oversize"] = "OVERSIZE_" + oversize.upper()
+        plan["oversize"] = constant("loader: oversize", oversize, "OVERSIZE_")
     return plan
 
-
-def whole(name: str, value: Any, least: int = 0) -> int:
-    """``value`` as an int of at least ``least``; InvalidRequest that names it otherwise."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise InvalidRequest(f"loader: {name} {value!r}: must be a whole number") from None
-    if number < least:
-        raise InvalidRequest(f"loader: {name} {value}: must be at least {least}")
-    return number

@@ -10,16 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from ._arguments import constant, interval, texts, whole
+from .errors import InvalidRequest
+
 Recipe = dict[str, Any]
-
-
-def _enum(value: str, prefix: str = "") -> str:
-    return prefix + value.upper().replace("-", "_")
-
-
-def _range(value: tuple[float, float]) -> dict[str, float]:
-    low, high = value
-    return {"low": float(low), "high": float(high)}
 
 
 def gaf(
@@ -52,30 +46,33 @@ def gaf(
             ``"signal_basic"`` ``[B, C, 5]``, ``"signal_comprehensive"`` or ``"signal_extended"``. Naming one adds
             ``"stats"`` to the fields.
     """
-    names = [fields] if isinstance(fields, str) else list(fields)
+    names = texts("gaf: fields", fields)
     if stats is not None and "stats" not in names:
         names.append("stats")
-    recipe: dict[str, Any] = {"fields": [_enum(name) for name in names], "dtype": _enum(dtype, "DTYPE_")}
+    recipe: dict[str, Any] = {
+        "fields": [constant("gaf: fields", name) for name in names],
+        "dtype": constant("gaf: dtype", dtype, "DTYPE_"),
+    }
     if image_size is not None:
-        recipe["image_size"] = int(image_size)
+        recipe["image_size"] = whole("gaf: image_size", image_size)
     if overlapping:
         recipe["overlapping"] = True
     if sample_range is not None:
-        recipe["sample_range"] = _range(sample_range)
+        recipe["sample_range"] = interval("gaf: sample_range", sample_range)
     if isinstance(scale, str):
-        recipe["scale"] = _enum(scale)
+        recipe["scale"] = constant("gaf: scale", scale)
     else:
         recipe["scale"] = "FIXED"
-        recipe["fixed_range"] = _range(scale)
+        recipe["fixed_range"] = interval("gaf: scale", scale)
     if series_scale != "none":
-        recipe["series_scale"] = _enum(series_scale, "TO_")
+        recipe["series_scale"] = constant("gaf: series_scale", series_scale, "TO_")
     if stats is not None:
-        recipe["stats"] = _enum(stats)
+        recipe["stats"] = constant("gaf: stats", stats)
     return {"gaf": recipe}
 
 
 def graph(
-    tensors: Iterable[str] | None = None,
+    tensors: Iterable[str] | str | None = None,
     *,
     line_graph: str | None = None,
     rbf: tuple[int, float, float] | None = None,
@@ -97,17 +94,19 @@ def graph(
         index_dtype: ``"i64"`` or ``"i32"``.
     """
     recipe: dict[str, Any] = {
-        "float_dtype": _enum(float_dtype, "DTYPE_"),
-        "index_dtype": _enum(index_dtype, "DTYPE_"),
+        "float_dtype": constant("graph: float_dtype", float_dtype, "DTYPE_"),
+        "index_dtype": constant("graph: index_dtype", index_dtype, "DTYPE_"),
     }
     if tensors is not None:
-        names = list(tensors)
+        names = texts("graph: tensors", tensors)
         if rbf is not None and "rbf" not in names:
             names.append("rbf")
         recipe["tensors"] = names
     if line_graph is not None:
-        recipe["line_graph"] = "NO_LINE_GRAPH" if line_graph == "none" else _enum(line_graph)
+        recipe["line_graph"] = "NO_LINE_GRAPH" if line_graph == "none" else constant("graph: line_graph", line_graph)
     if rbf is not None:
-        bins, low, high = rbf
-        recipe["rbf"] = {"bins": int(bins), "low": float(low), "high": float(high)}
+        if not isinstance(rbf, Iterable) or len(parts := tuple(rbf)) != 3:
+            raise InvalidRequest(f"graph: rbf {rbf!r}: must be (bins, low, high)")
+        bins, low, high = parts
+        recipe["rbf"] = {"bins": whole("graph: rbf", bins), **interval("graph: rbf", (low, high))}
     return {"graph": recipe}
