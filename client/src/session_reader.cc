@@ -284,8 +284,9 @@ absl::StatusOr<std::shared_ptr<BatchData>> Session::Fetch(v1::BatchDescriptor& d
     fetch_ = nullptr;
   }
   if (!bytes.ok()) {
-    // A daemon that goes away ends its calls in one of several ways.
-    const bool lost = IsLoss(bytes.status().code()) || absl::IsAborted(bytes.status());
+    // A daemon that goes away ends its calls in one of several ways, and the next one knows no such session.
+    const bool lost =
+        IsLoss(bytes.status().code()) || absl::IsAborted(bytes.status()) || absl::IsNotFound(bytes.status());
     return lost ? absl::UnavailableError(bytes.status().message()) : bytes.status();
   }
   const uint8_t* extent = bytes->get();

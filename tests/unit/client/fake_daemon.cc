@@ -2,6 +2,7 @@
 #include "tests/unit/client/fake_daemon.h"
 
 #include <cstring>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -103,6 +104,11 @@ void FakeDaemon::FaultSeek(SeekFault fault) {
 void FakeDaemon::SetFetchStalled(bool stalled) {
   absl::MutexLock lock(&mu_);
   fetch_stalled_ = stalled;
+}
+
+void FakeDaemon::AnswerFetchAsAnother() {
+  absl::MutexLock lock(&mu_);
+  fetch_as_another_ = true;
 }
 
 void FakeDaemon::BreakStreams() {
@@ -321,6 +327,7 @@ bool FakeDaemon::Open(Client& client) {
   opened->set_lease_limit(options_.lease_limit);
   opened->set_arena_batches(options_.slots);
   opened->set_batch_bytes(layout_.extent_bytes());
+  opened->mutable_largest()->set_extent_bytes(layout_.extent_bytes());
   opened->set_recipe_digest("00112233aabbccdd");
   opened->set_plan_digest(absl::StrCat("plan-", client.open.plan().batch_size(), "-", client.open.plan().world()));
   opened->add_classes()->set_label("even");
@@ -415,7 +422,9 @@ grpc::Status FakeDaemon::Fetch(grpc::ServerContext* context, const v1::FetchRequ
       mu_.AwaitWithTimeout(absl::Condition(&goes_on), absl::Milliseconds(1));
     }
     if (context->IsCancelled()) ++fetches_cancelled_;
-    if (request->token() != kToken) return {grpc::StatusCode::PERMISSION_DENIED, "wrong token"};
+    if (request->token() != kToken || std::exchange(fetch_as_another_, false)) {
+      return {grpc::StatusCode::NOT_FOUND, "fetch: there is no session with this token"};
+    }
     for (const Client* client : clients_) {
       const auto lease = client->leases.find(request->lease());
       if (client->id != request->session() || lease == client->leases.end()) continue;

@@ -62,6 +62,8 @@ class FakeDaemon final : public v1::Stoker::Service {
   void FaultSeek(SeekFault fault);
   // Fetches wait until they are cancelled.
   void SetFetchStalled(bool stalled);
+  // The next Fetch is answered as by a daemon that was started since the session was opened.
+  void AnswerFetchAsAnother();
   // Breaks all sessions' streams; the daemon goes on.
   void BreakStreams();
   // Another state than SERVING: streams are refused, as a daemon does that starts.
@@ -132,6 +134,7 @@ class FakeDaemon final : public v1::Stoker::Service {
   bool deaf_ ABSL_GUARDED_BY(mu_) = false;
   SeekFault seek_fault_ ABSL_GUARDED_BY(mu_) = SeekFault::kNone;
   bool fetch_stalled_ ABSL_GUARDED_BY(mu_) = false;
+  bool fetch_as_another_ ABSL_GUARDED_BY(mu_) = false;
   v1::StatusReply::State state_ ABSL_GUARDED_BY(mu_) = v1::StatusReply::SERVING;
   uint64_t next_id_ ABSL_GUARDED_BY(mu_) = 1;
   uint64_t sequence_ ABSL_GUARDED_BY(mu_) = 0;

@@ -136,5 +136,14 @@ TEST_F(ReconnectTest, Inline_SurvivesLostStreams) {
   }
 }
 
+TEST_F(ReconnectTest, Inline_WhenAnotherDaemonIsAskedForTheBytes_OpensASessionThere) {
+  options_.transport = Transport::kInline;
+  ASSERT_OK_AND_ASSIGN(Loader loader, Open());
+  ASSERT_EQ(NextOf(loader), "0:0");
+  daemon_->AnswerFetchAsAnother();
+  for (const char* expected : {"0:1", "0:2", "0:3", "0:4", "end", "1:0"}) EXPECT_EQ(NextOf(loader), expected);
+  EXPECT_EQ(daemon_->sessions_opened(), 2u);
+}
+
 }  // namespace
 }  // namespace stoker
