@@ -116,6 +116,12 @@ void Engine::FillOpened(schedule::SessionId id, const Request& request, uint64_t
   opened->set_steps_per_epoch(batches.Steps(request.open.position().epoch()));
   opened->set_lease_limit(options_.lease_limit);
   opened->set_batch_bytes(batches.full_batch_bytes());
+  const plan::Costs& largest = batches.largest();
+  opened->mutable_largest()->set_samples(largest[plan::kGraphs]);
+  opened->mutable_largest()->set_nodes(largest[plan::kNodes]);
+  opened->mutable_largest()->set_edges(largest[plan::kEdges]);
+  opened->mutable_largest()->set_triplets(largest[plan::kTriplets]);
+  opened->mutable_largest()->set_extent_bytes(largest[plan::kBytes]);
   opened->set_arena_batches(arena_->capacity_bytes() / std::max<uint64_t>(batches.full_batch_bytes(), 1));
   opened->set_oversize_samples(batches.oversize_samples());
   opened->set_recipe_digest(request.recipe_digest);

@@ -17,7 +17,8 @@ AssemblerCore::AssemblerCore(std::shared_ptr<DeviceRuntime> runtime, BatchSource
     : runtime_(std::move(runtime)),
       source_(std::move(source)),
       options_(options),
-      extent_bytes_(AlignUp(std::max(source_.info.batch_bytes(), tensor::kExtentHeaderBytes), kDeviceAlignment)),
+      extent_bytes_(
+          AlignUp(std::max(source_.info.largest().extent_bytes(), tensor::kExtentHeaderBytes), kDeviceAlignment)),
       position_(source_.start) {}
 
 // The last of the assembler and its batches is gone.
@@ -33,7 +34,7 @@ AssemblerCore::~AssemblerCore() {
 absl::Status AssemblerCore::Open() {
   STOKER_ASSIGN_OR_RETURN(expansion_, Expansion::Create(options_.expand, source_.info));
   if (__builtin_add_overflow(extent_bytes_ - tensor::kExtentHeaderBytes, expansion_.max_bytes(), &slot_bytes_)) {
-    return absl::InvalidArgumentError("batch_bytes: too large");
+    return absl::InvalidArgumentError("largest.extent_bytes: too large");
   }
   if (options_.share) STOKER_RETURN_IF_ERROR(Share());
   STOKER_RETURN_IF_ERROR(Allocate());

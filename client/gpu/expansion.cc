@@ -44,15 +44,6 @@ absl::StatusOr<const Schema*> Need(const v1::SessionReply::Opened& info, absl::s
   return tensor;
 }
 
-// The most elements along `axis`: from the schema, else from the budget, else all of a batch's bytes are this tensor's.
-uint64_t MostAlong(const Schema& tensor, int axis, uint64_t budget, uint64_t batch_bytes) {
-  if (tensor.shape(axis) >= 0) return static_cast<uint64_t>(tensor.shape(axis));
-  if (budget != 0) return budget;
-  uint64_t each = tensor::DTypeSize(tensor.dtype());
-  for (int d = 0; d < tensor.shape_size(); ++d) each *= d != axis ? std::max<int64_t>(tensor.shape(d), 1) : 1;
-  return batch_bytes / std::max<uint64_t>(each, 1);
-}
-
 // The product, or more than any memory has.
 uint64_t Times(uint64_t a, uint64_t b) {
   uint64_t product;
@@ -122,9 +113,9 @@ class Expansion::Maker {
       uint64_t bytes = tensor::DTypeSize(made.dtype), end = used_;
       for (const int64_t d : shape) bytes *= static_cast<uint64_t>(d);
       if (!AddBytes(bytes, v1::DTYPE_U8, &end) || end > expansion_.max_bytes()) {
-        return absl::ResourceExhaustedError(absl::StrCat(name, " needs ", FormatSize(bytes), ", more than the ",
-                                                         FormatSize(expansion_.max_bytes()),
-                                                         " that were set aside: the batch is over the plan's budget"));
+        return absl::ResourceExhaustedError(
+            absl::StrCat(name, " needs ", FormatSize(bytes), ", more than the ", FormatSize(expansion_.max_bytes()),
+                         " that were set aside: the batch is larger than was announced"));
       }
       void* const data = places.made + used_;
       used_ = end;
@@ -211,7 +202,7 @@ absl::Status Expansion::CreateGaf(const ExpandOptions& options, const v1::Sessio
     STOKER_RETURN_IF_ERROR(CheckRange("recipe.gaf.sample_range", recipe.sample_range(), -1, 1));
 
   STOKER_RETURN_IF_ERROR(ReadScale(options, channels));
-  const uint64_t windows = Times(MostAlong(*series, 0, options.budget.graphs(), info.batch_bytes()), channels);
+  const uint64_t windows = Times(info.largest().samples(), channels);
   if (windows > kMaxWindows) return Invalid("series", absl::StrCat(windows, " windows a batch, at most ", kMaxWindows));
   for (const Made& made : made_) {
     if (!AddBytes(Times(windows, gaf_.size * gaf_.size), made.dtype, &max_bytes_))
@@ -282,7 +273,7 @@ absl::Status Expansion::CreateGraph(const ExpandOptions& options, const v1::Sess
   line_graph_.dtype = rbf_.dtype = float_dtype_;
   STOKER_RETURN_IF_ERROR(ReadLineGraph(options));
   STOKER_RETURN_IF_ERROR(ReadRbf(recipe.rbf()));
-  return BoundGraph(options, info);
+  return BoundGraph(info);
 }
 
 absl::Status Expansion::ReadLineGraph(const ExpandOptions& options) {
@@ -313,35 +304,31 @@ absl::Status Expansion::ReadRbf(const GraphRecipe::Rbf& rbf) {
 }
 
 // What each tensor needs is there, and how large it can be.
-absl::Status Expansion::BoundGraph(const ExpandOptions& options, const v1::SessionReply::Opened& info) {
+absl::Status Expansion::BoundGraph(const v1::SessionReply::Opened& info) {
   const auto index = static_cast<v1::DType>(line_graph_.index_dtype);
+  const v1::SessionReply::LargestBatch& most = info.largest();
   for (const Made& made : made_) {
     uint64_t elements = 0;
     if (made.name == "rbf") {
       const bool distances = Find(info, "distance") != nullptr;
-      STOKER_ASSIGN_OR_RETURN(const Schema* const edges,
-                              Need(info, distances ? "distance" : "r", distances ? 1 : 2, v1::DTYPE_F32));
-      elements = Times(MostAlong(*edges, 0, options.budget.edges(), info.batch_bytes()), rbf_.bins);
+      STOKER_RETURN_IF_ERROR(Need(info, distances ? "distance" : "r", distances ? 1 : 2, v1::DTYPE_F32).status());
+      elements = Times(most.edges(), rbf_.bins);
     } else if (made.name == "x") {
-      STOKER_ASSIGN_OR_RETURN(const Schema* const nodes, Need(info, "atomic_number", 1, index));
+      STOKER_RETURN_IF_ERROR(Need(info, "atomic_number", 1, index).status());
       STOKER_ASSIGN_OR_RETURN(const Schema* const table, Need(info, "atom_features", 2, v1::DTYPE_F32));
       if (table->shape(1) < 1) return Invalid("atom_features", "has no features");
-      elements = Times(MostAlong(*nodes, 0, options.budget.nodes(), info.batch_bytes()), table->shape(1));
+      elements = Times(most.nodes(), table->shape(1));
     } else if (made.name == "ptr" || made.name == "batch") {
-      STOKER_ASSIGN_OR_RETURN(const Schema* const graphs, Need(info, "num_nodes", 1, index));
-      STOKER_ASSIGN_OR_RETURN(const Schema* const nodes, Need(info, "atomic_number", 1, index));
-      elements = made.name == "ptr" ? MostAlong(*graphs, 0, options.budget.graphs(), info.batch_bytes()) + 1
-                                    : MostAlong(*nodes, 0, options.budget.nodes(), info.batch_bytes());
+      STOKER_RETURN_IF_ERROR(Need(info, "num_nodes", 1, index).status());
+      STOKER_RETURN_IF_ERROR(Need(info, "atomic_number", 1, index).status());
+      elements = made.name == "ptr" ? most.samples() + 1 : most.nodes();
     } else {
       STOKER_RETURN_IF_ERROR(Need(info, "r", 2, v1::DTYPE_F32).status());
       STOKER_RETURN_IF_ERROR(Need(info, "edge_index", 2, index).status());
       for (const char* name : {"num_nodes", "num_edges", "num_triplets"}) {
         STOKER_RETURN_IF_ERROR(Need(info, name, 1, index).status());
       }
-      if (options.budget.triplets() == 0) {
-        return Invalid("budget.triplets", "without it, a batch's line graph has no bound; cut batches by a budget");
-      }
-      elements = Times(options.budget.triplets(), made.name == "cos" ? 1 : 2);
+      elements = Times(most.triplets(), made.name == "cos" ? 1 : 2);
     }
     if (!AddBytes(elements, made.dtype, &max_bytes_)) return Invalid(made.name, "is too large");
   }

@@ -23,7 +23,6 @@
 #include "absl/strings/string_view.h"
 #include "client/gpu/kernels/program.h"
 #include "stoker/batch.h"
-#include "stoker/v1/plan.pb.h"
 #include "stoker/v1/recipe.pb.h"
 #include "stoker/v1/service.pb.h"
 
@@ -42,16 +41,13 @@ struct ExpandOptions {
   v1::Recipe recipe = {};
   // Least and greatest value of each channel of the data set (TimeSeriesInfo.channel_min, channel_max).
   std::vector<v1::GafRecipe::Range> channel_ranges = {};
-  // The plan's: the most nodes, edges and triplets that a batch has. Where it says nothing, the schema and batch_bytes
-  // bound nodes and edges; triplets need it.
-  v1::Budget budget = {};
   double triplet_cutoff = std::numeric_limits<double>::infinity();  // Å, of the data set
 };
 
 // Immutable; any thread.
 class Expansion {
  public:
-  // InvalidArgument, naming the field or tensor, for what cannot be made, or not of these batches, or has no bound.
+  // InvalidArgument, naming the field or tensor, for what cannot be made, or not of these batches.
   static absl::StatusOr<Expansion> Create(const ExpandOptions& options, const v1::SessionReply::Opened& info);
 
   // Whether nothing is made.
@@ -91,7 +87,7 @@ class Expansion {
   absl::Status CreateGraph(const ExpandOptions& options, const v1::SessionReply::Opened& info);
   absl::Status ReadLineGraph(const ExpandOptions& options);
   absl::Status ReadRbf(const v1::GraphRecipe::Rbf& rbf);
-  absl::Status BoundGraph(const ExpandOptions& options, const v1::SessionReply::Opened& info);
+  absl::Status BoundGraph(const v1::SessionReply::Opened& info);
   bool Makes(absl::string_view name) const;
   absl::Status PlanGaf(Maker& maker) const;
   absl::Status PlanGraph(Maker& maker) const;

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/plan/budgets.h"
+#include "server/plan/largest_batch.h"
 #include "shared/base/status_macros.h"
 
 namespace stoker::batch {
@@ -43,19 +44,25 @@ absl::StatusOr<std::shared_ptr<const PlannedBatches>> PlannedBatches::Create(std
   }
   std::shared_ptr<PlannedBatches> result(new PlannedBatches(std::move(maker), std::move(batches)));
   STOKER_RETURN_IF_ERROR(result->MeasureBatches(epoch));
+  // Epochs differ in how they are shuffled only.
+  if (plan.shuffle() && !costs.uniform()) {
+    STOKER_ASSIGN_OR_RETURN(result->largest_, plan::LargestBatch(plan, costs));
+  }
   return result;
 }
 
 absl::Status PlannedBatches::MeasureBatches(uint64_t epoch) {
-  if (costs_.uniform()) {
-    STOKER_ASSIGN_OR_RETURN(auto tensors, maker_->TensorsFor({.samples = plan_->proto().batch_size()}));
+  const auto measure = [this](const Counts& counts) -> absl::Status {
+    STOKER_ASSIGN_OR_RETURN(auto tensors, maker_->TensorsFor(counts));
     STOKER_ASSIGN_OR_RETURN(const tensor::Layout layout, tensor::Layout::Create(std::move(tensors)));
-    full_batch_bytes_ = layout.extent_bytes();
-    return absl::OkStatus();
-  }
-  for (uint64_t step = 0; step < plan_->Steps(epoch); ++step) {
-    STOKER_ASSIGN_OR_RETURN(const tensor::Layout layout, LayoutAt({epoch, step}));
     full_batch_bytes_ = std::max(full_batch_bytes_, layout.extent_bytes());
+    const plan::Costs costs = {counts.samples, counts.nodes, counts.edges, counts.triplets, layout.extent_bytes()};
+    for (size_t f = 0; f < costs.size(); ++f) largest_[f] = std::max(largest_[f], costs[f]);
+    return absl::OkStatus();
+  };
+  if (costs_.uniform()) return measure({.samples = plan_->proto().batch_size()});
+  for (uint64_t step = 0; step < plan_->Steps(epoch); ++step) {
+    STOKER_RETURN_IF_ERROR(measure(CountsAt({epoch, step})));
   }
   return absl::OkStatus();
 }

@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "server/batch/batch_maker.h"
+#include "server/plan/budgets.h"
 #include "server/plan/plan.h"
 #include "server/schedule/types.h"
 #include "stoker/v1/service.pb.h"
@@ -38,6 +39,8 @@ class PlannedBatches : public schedule::BatchSource {
   uint64_t SamplesAt(const schedule::Position& at) const override { return plan_->SampleCount(at.epoch, at.step); }
   absl::StatusOr<tensor::Layout> LayoutAt(const schedule::Position& at) const override;
   uint64_t full_batch_bytes() const override { return full_batch_bytes_; }
+  // The most of each cost, and the bytes of an extent, that a batch of any epoch can have.
+  const plan::Costs& largest() const { return largest_; }
   uint64_t oversize_samples() const override { return plan_->oversize_samples(); }
   std::string DescribeSample(const schedule::Position& at, uint64_t i) const override;
 
@@ -52,6 +55,7 @@ class PlannedBatches : public schedule::BatchSource {
   const std::shared_ptr<const plan::BatchPlan> plan_;
   const plan::CostTable costs_;
   uint64_t full_batch_bytes_ = 0;
+  plan::Costs largest_{};
 };
 
 }  // namespace stoker::batch

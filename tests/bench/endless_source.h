@@ -27,7 +27,7 @@ inline absl::StatusOr<BatchSource> EndlessSource(uint64_t bytes) {
   auto data = std::make_shared<client::BatchData>(descriptor, extent.get(), extent, false);
   data->SetMapping({extent.get(), layout->extent_bytes()});
   BatchSource source;
-  source.info.set_batch_bytes(layout->extent_bytes());
+  source.info.mutable_largest()->set_extent_bytes(layout->extent_bytes());
   source.next = [data](absl::Duration) { return std::optional<Batch>(Batch(data)); };
   return source;
 }

@@ -143,6 +143,26 @@ def test_a_line_graph_is_made_on_the_device(client):
     reader.close()
 
 
+@pytest.mark.parametrize("cut", [{"batch_size": 4}, {"budget": {"nodes": 24}, "epoch": 5}])
+def test_batches_of_later_epochs_are_larger_and_fit_all_the_same(client, cut):
+    client.ingest("growing", CRYSTALS / "structures.json", target="density")
+    options = {"client": client, "shuffle": True, "seed": 3, "rank": 0, "world_size": 1, **cut}
+    whole = stoker.Loader("growing", **options)
+    compact = stoker.graph(["edge_index", "r", "num_nodes", "num_edges", "num_triplets"])
+    uploaded = stoker.Loader("growing", **options).to("host")
+    made = stoker.Loader("growing", compact, **options).to("host", expand=stoker.graph(["lg_edge_index", "cos"]))
+    largest = []
+    for _ in range(12):
+        largest.append(0)
+        for one, other, third in zip(whole, uploaded, made, strict=True):
+            assert torch.equal(other.torch()["r"], one.torch()["r"])
+            assert third.torch()["cos"].shape == one.cos.shape
+            largest[-1] = max(largest[-1], sum(array.nbytes for array in one.values()))
+    assert largest[0] < max(largest)  # else this shows nothing
+    for loader in (whole, uploaded, made):
+        loader.close()
+
+
 def test_what_cannot_be_made_of_the_batches_is_refused(loader):
     with pytest.raises(stoker.InvalidRequest, match="series"):
         loader(stoker.gaf("gasf")).to("host", expand=stoker.gaf("gadf"))

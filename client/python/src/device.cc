@@ -168,7 +168,7 @@ void CheckCuda(int ordinal) {
 // On success it has taken `loader`.
 PyDeviceLoader Open(PyLoader& loader, bool cuda, int ordinal, int depth, uint64_t memory_limit,
                     const std::string& expand, bool share, const std::vector<std::pair<double, double>>& channel_ranges,
-                    const std::string& budget, double triplet_cutoff) {
+                    double triplet_cutoff) {
   gpu::AssemblerOptions options;
   options.depth = depth;
   options.min_depth = 2;
@@ -180,7 +180,6 @@ PyDeviceLoader Open(PyLoader& loader, bool cuda, int ordinal, int depth, uint64_
     range.set_low(low);
     range.set_high(high);
   }
-  FromJson(budget, &options.expand.budget);
   if (triplet_cutoff > 0) options.expand.triplet_cutoff = triplet_cutoff;
   const std::shared_ptr<Loader> shared = loader.shared();
   using Result = absl::StatusOr<std::unique_ptr<DeviceReader>>;

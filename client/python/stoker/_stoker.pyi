@@ -101,7 +101,6 @@ def open_device(
     expand_json: str,
     share: bool,
     channel_ranges: list[tuple[float, float]],
-    budget_json: str,
     triplet_cutoff: float,
     /,
 ) -> DeviceLoader: ...

@@ -136,7 +136,7 @@ class Placement:
     channel_ranges: tuple[tuple[float, float], ...]
     triplet_cutoff: float
 
-    def open(self, native: _stoker.Loader, plan: Mapping[str, Any]) -> _stoker.DeviceLoader:
+    def open(self, native: _stoker.Loader) -> _stoker.DeviceLoader:
         """Takes ``native`` over."""
         return _stoker.open_device(
             native,
@@ -147,7 +147,6 @@ class Placement:
             json.dumps(dict(self.expand)),
             self.share,
             list(self.channel_ranges),
-            json.dumps(plan.get("budget", {})),
             self.triplet_cutoff,
         )
 

@@ -189,7 +189,7 @@ class Loader(Generic[T]):
             self._open_timeout,
             self._reconnect_timeout,
         )
-        self._native = native if self._placement is None else self._placement.open(native, self._plan)
+        self._native = native if self._placement is None else self._placement.open(native)
         self._pid = os.getpid()
         self._mapped = None
         _process.loaders.add(self)
@@ -233,7 +233,8 @@ class Loader(Generic[T]):
                 with a warning that says why.
             depth: batches on the device at once, from 2: a loop holds one while it asks for the next. Fewer, down to 2,
                 where memory is short.
-            memory_limit: bytes that they may take together.
+            memory_limit: bytes that they may take together. Each is given what the largest batch of any epoch can need: under
+                a budget that is near what batches have, with a batch size the sum of the largest samples.
             expand: a recipe (:func:`stoker.gaf`, :func:`stoker.graph`) whose tensors are made on the device, of batches that
                 hold what they are made of: ``Loader(d, stoker.gaf("series")).to("cuda", expand=stoker.gaf("gasf"))``.
             share: with other processes of this user that read the same batches on this device at the same pace, and share

@@ -14,7 +14,9 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "server/batch/planned_batches.h"
 #include "server/batch/recipe.h"
+#include "server/plan/plan.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_dir.h"
 #include "tests/unit/store/crystal_files.h"
@@ -347,6 +349,34 @@ TEST_F(GraphBatchTest, ByteCosts_BoundEveryExtent) {
     }
     EXPECT_LE(Make(maker.get(), batch).layout.extent_bytes(), bytes);
   }
+}
+
+TEST_F(GraphBatchTest, LargestBatch_IsOfEveryEpoch_NotOfTheOneThatIsOpened) {
+  const auto open = [this](bool shuffle, uint64_t nodes, uint64_t epoch) {
+    v1::Plan plan;
+    plan.set_shuffle(shuffle);
+    if (nodes > 0) {
+      plan.mutable_budget()->set_nodes(nodes);
+    } else {
+      plan.set_batch_size(2);
+    }
+    const char* const recipe = "graph { tensors: 'rbf' rbf { bins: 80 high: 8 } }";  // so large that extents differ
+    return PlannedBatches::Create(Maker(recipe).value(), plan::CompletePlan(plan).value(), epoch).value();
+  };
+  for (const uint64_t nodes : {0, 42}) {
+    const auto batches = open(true, nodes, /*epoch=*/0);
+    uint64_t least = UINT64_MAX, most = 0;  // of what opening there would measure
+    for (uint64_t epoch = 0; epoch < 50; ++epoch) {
+      const uint64_t measured = open(true, nodes, epoch)->full_batch_bytes();
+      least = std::min(least, measured), most = std::max(most, measured);
+    }
+    EXPECT_LT(least, most);
+    EXPECT_GE(batches->largest()[plan::kBytes], most);
+    EXPECT_EQ(open(true, nodes, 17)->largest(), batches->largest());
+  }
+  const auto in_order = open(false, 0, 0);
+  EXPECT_EQ(in_order->largest()[plan::kBytes], in_order->full_batch_bytes());
+  EXPECT_EQ(in_order->largest()[plan::kGraphs], 2u);
 }
 
 TEST_F(GraphBatchTest, TensorThatCannotBeHad_IsInvalidArgumentThatNamesIt) {

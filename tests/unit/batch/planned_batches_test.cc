@@ -97,6 +97,7 @@ TEST_F(PlannedBatchesTest, LastBatch_IsAsLargeAsItsSamplesAre) {
   ASSERT_OK_AND_ASSIGN(const tensor::Layout layout, batches->LayoutAt({0, 1}));
   EXPECT_THAT(layout.tensors()[0].shape, ElementsAre(3, 2, 6, 6));
   EXPECT_LE(layout.extent_bytes(), batches->full_batch_bytes());
+  EXPECT_EQ(batches->largest(), (plan::Costs{7, 0, 0, 0, batches->full_batch_bytes()}));
 }
 
 TEST_F(PlannedBatchesTest, Schema_IsOfAFullBatch) {

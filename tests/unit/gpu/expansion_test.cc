@@ -242,7 +242,6 @@ class CrystalExpansionTest : public ExpansionTest {
     for (const char* name : {"x", "rbf", "ptr", "batch", "lg_edge_index", "cos"}) {
       options_.expand.recipe.mutable_graph()->add_tensors(name);
     }
-    options_.expand.budget.set_triplets(1 << 14);
   }
 
   static std::vector<TensorBytes> Tensors(const Crystals& c) {
@@ -295,22 +294,17 @@ TEST_P(CrystalExpansionTest, AllTensors_OfOneLaunch_AreTheDefinitions) {
   }
 }
 
-TEST_P(CrystalExpansionTest, LineGraphWithoutABudget_HasNoBound_AndIsRefused) {
+TEST_P(CrystalExpansionTest, BatchLargerThanWasAnnounced_IsResourceExhausted_NotMemoryOverrun) {
   MemorySource source(batches_);
-  options_.expand.budget.set_triplets(0);
-  EXPECT_THAT(Assembler::Open(runtime_, source.Source(), options_),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("budget.triplets")));
-}
-
-TEST_P(CrystalExpansionTest, BatchOverTheBudget_IsResourceExhausted_NotMemoryOverrun) {
-  MemorySource source(batches_);
-  options_.expand.budget.set_triplets(1000);
-  options_.expand.budget.set_nodes(10);
-  options_.expand.budget.set_edges(100);
-  const std::unique_ptr<Assembler> assembler = MustOpen(source, options_);
+  BatchSource announced = source.Source();
+  announced.info.mutable_largest()->set_triplets(1000);
+  announced.info.mutable_largest()->set_nodes(10);
+  announced.info.mutable_largest()->set_edges(100);
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Assembler> assembler,
+                       Assembler::Open(runtime_, std::move(announced), options_));
   const OwnedQueue queue = NewQueue();
   EXPECT_THAT(assembler->Next(queue.get(), absl::Seconds(60)),
-              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("over the plan's budget")));
+              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("larger than was announced")));
   EXPECT_EQ(source.segment().leased(), 0u);
 }
 

@@ -5,6 +5,7 @@
 
 #include <cstring>
 #include <memory>
+#include <numeric>
 #include <set>
 #include <string>
 #include <utility>
@@ -129,7 +130,7 @@ class MemorySource {
   BatchSource Source() {
     BatchSource source;
     source.start = at_;
-    source.info.set_batch_bytes(extent_bytes_);
+    *source.info.mutable_largest() = Largest();
     for (const TensorBytes& tensor : batches_[0]) {
       auto* schema = source.info.add_schema();
       schema->set_name(tensor.spec.name);
@@ -160,6 +161,30 @@ class MemorySource {
   }
 
  private:
+  // Samples as the first dimension of the first tensor, the other counts by the names that a daemon gives.
+  v1::SessionReply::LargestBatch Largest() const {
+    uint64_t samples = 0, nodes = 0, edges = 0, triplets = 0;
+    for (const auto& batch : batches_) {
+      uint64_t of_batch = 0;
+      for (const TensorBytes& tensor : batch) {
+        const auto& shape = tensor.spec.shape;
+        if (&tensor == &batch[0] && !shape.empty()) samples = std::max<uint64_t>(samples, shape[0]);
+        if (tensor.spec.name == "atomic_number") nodes = std::max<uint64_t>(nodes, shape[0]);
+        if (tensor.spec.name == "r" || tensor.spec.name == "distance") edges = std::max<uint64_t>(edges, shape[0]);
+        if (tensor.spec.name != "num_triplets") continue;
+        const auto* counts = reinterpret_cast<const int64_t*>(tensor.bytes.data());
+        of_batch = std::accumulate(counts, counts + shape[0], of_batch);
+      }
+      triplets = std::max(triplets, of_batch);
+    }
+    v1::SessionReply::LargestBatch largest;
+    largest.set_samples(samples);
+    largest.set_nodes(nodes);
+    largest.set_edges(edges);
+    largest.set_triplets(triplets);
+    largest.set_extent_bytes(extent_bytes_);
+    return largest;
+  }
   // -1 where batches differ.
   int64_t Dimension(const std::string& name, size_t d) const {
     int64_t size = -2;
