@@ -14,6 +14,9 @@ namespace {
 constexpr absl::Duration kIdleBeforeStop = absl::Seconds(5);
 constexpr absl::Duration kCancelPoll = absl::Milliseconds(20);
 
+// So many workers that died while they read a unit died of it; as with batches, two may be killed by somebody.
+constexpr int kFatalLosses = 3;
+
 }  // namespace
 
 // One call of Run. The loop writes, the caller waits.
@@ -120,13 +123,14 @@ void PoolUnitRunner::Progress(uint64_t task, uint64_t bytes_done) {
 
 void PoolUnitRunner::Lost(uint64_t task, absl::string_view how) {
   Item& item = items_.at(task);
-  if (++item.losses == 1) {
+  if (++item.losses < kFatalLosses) {
     waiting_.push_front(task);
     return;
   }
   const ingest::Unit& unit = item.job->units[item.unit];
-  Finish(task, absl::InternalError(absl::StrCat("ingest: ", unit.source(), ", bytes ", unit.begin_bytes(), " to ",
-                                                unit.end_bytes(), ": two workers died of it (", how, ")")));
+  Finish(task,
+         absl::InternalError(absl::StrCat("ingest: ", unit.source(), ", bytes ", unit.begin_bytes(), " to ",
+                                          unit.end_bytes(), ": ", kFatalLosses, " workers died of it (", how, ")")));
 }
 
 void PoolUnitRunner::Returned(uint64_t task) { waiting_.push_front(task); }
