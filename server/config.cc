@@ -193,7 +193,7 @@ int UsableProcessors() {
   int count = 1;
   if (::sched_getaffinity(0, sizeof(set), &set) == 0) count = CPU_COUNT(&set);
   const double limit = CgroupProcessors();
-  if (limit < count) count = static_cast<int>(limit + 0.5);
+  if (limit < count) count = static_cast<int>(std::lround(limit));
   return std::clamp(count, 1, kMostWorkers);
 }
 

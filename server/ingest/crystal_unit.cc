@@ -27,7 +27,6 @@ namespace stoker::ingest {
 namespace {
 
 constexpr uint64_t kStructureFileBytes = 256 << 20;
-constexpr uint64_t kGraphProgress = 64;  // structures from one report to the next
 
 struct Sample {
   uint64_t number;  // as the shard keeps it

@@ -154,11 +154,12 @@ namespace {
 absl::StatusOr<std::shared_ptr<DeviceTarget>> OpenTarget(bool cuda, int ordinal) {
   if (cuda) {
     STOKER_ASSIGN_OR_RETURN(std::shared_ptr<gpu::DeviceRuntime> runtime, gpu::OpenCudaRuntime(ordinal));
-    return std::make_shared<DeviceTarget>(std::move(runtime), DeviceTarget::kCuda, ordinal, gpu::OwnedQueue());
+    return std::make_shared<DeviceTarget>(
+        DeviceTarget{std::move(runtime), DeviceTarget::kCuda, ordinal, gpu::OwnedQueue()});
   }
   std::shared_ptr<gpu::DeviceRuntime> runtime = gpu::HostRuntime::Create();
   STOKER_ASSIGN_OR_RETURN(gpu::OwnedQueue queue, gpu::OwnQueue(*runtime));
-  return std::make_shared<DeviceTarget>(std::move(runtime), DeviceTarget::kCpu, 0, std::move(queue));
+  return std::make_shared<DeviceTarget>(DeviceTarget{std::move(runtime), DeviceTarget::kCpu, 0, std::move(queue)});
 }
 
 void CheckCuda(int ordinal) {

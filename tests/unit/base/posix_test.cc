@@ -234,7 +234,7 @@ TEST(MappedFile, Moved_TakesTheBytesAlong) {
   TempDir dir;
   ASSERT_OK_AND_ASSIGN(MappedFile first, MappedFile::Open(dir.Write("a", "text")));
   MappedFile second(std::move(first));
-  EXPECT_THAT(first.bytes(), IsEmpty());
+  EXPECT_THAT(first.bytes(), IsEmpty());  // NOLINT(bugprone-use-after-move)
   MappedFile third;
   third = std::move(second);
   EXPECT_EQ(Text(third.bytes()), "text");

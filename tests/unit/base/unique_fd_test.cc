@@ -28,7 +28,7 @@ TEST(UniqueFd, MovedFrom_OwnsNothing) {
   const int raw = OpenNull();
   UniqueFd from(raw);
   UniqueFd to(std::move(from));
-  EXPECT_FALSE(from.valid());
+  EXPECT_FALSE(from.valid());  // NOLINT(bugprone-use-after-move)
   EXPECT_EQ(to.get(), raw);
   EXPECT_TRUE(IsOpen(raw));
 }
