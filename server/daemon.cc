@@ -68,7 +68,8 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const DaemonOptions& optio
   daemon->loop_.Post([engine = daemon->engine_.get()] { engine->Start(); });
   daemon->loop_thread_ = std::thread([loop = &daemon->loop_] { loop->Run(); });
   STOKER_RETURN_IF_ERROR(daemon->StartServer());
-  daemon->prefault_thread_ = std::thread([d = daemon.get(), on_serving = std::move(on_serving)] { d->Prefault(on_serving); });
+  daemon->prefault_thread_ =
+      std::thread([d = daemon.get(), on_serving = std::move(on_serving)] { d->Prefault(on_serving); });
   return daemon;
 }
 
