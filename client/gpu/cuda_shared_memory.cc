@@ -44,7 +44,8 @@ absl::StatusOr<std::unique_ptr<CudaSharedMemory>> CudaSharedMemory::Create(CUdev
   CUmemAllocationProp properties = {};
   properties.type = CU_MEM_ALLOCATION_TYPE_PINNED;
   properties.requestedHandleTypes = kDescriptor;
-  properties.location = {CU_MEM_LOCATION_TYPE_DEVICE, {device}};
+  properties.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+  properties.location.id = device;
   size_t granularity = 0;
   STOKER_RETURN_IF_ERROR(ToStatus(calls.granularity(&granularity, &properties, CU_MEM_ALLOC_GRANULARITY_MINIMUM),
                                   "cuMemGetAllocationGranularity"));

@@ -5,7 +5,6 @@
 
 #include <cstring>
 #include <memory>
-#include <numeric>
 #include <set>
 #include <string>
 #include <utility>
@@ -173,7 +172,7 @@ class MemorySource {
         if (tensor.spec.name == "r" || tensor.spec.name == "distance") edges = std::max<uint64_t>(edges, shape[0]);
         if (tensor.spec.name != "num_triplets") continue;
         const auto* counts = reinterpret_cast<const int64_t*>(tensor.bytes.data());
-        of_batch = std::accumulate(counts, counts + shape[0], of_batch);
+        for (int64_t i = 0; i < shape[0]; ++i) of_batch += static_cast<uint64_t>(counts[i]);
       }
       triplets = std::max(triplets, of_batch);
     }

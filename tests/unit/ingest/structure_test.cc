@@ -117,7 +117,7 @@ TEST(Structure, CloseAtoms_AreThoseOfAllPairs) {
     const Structure structure = Cell(lattice, fractions);
     bool expected = false;
     for (int image = 0; image < 31 * 31 * 31; ++image) {
-      const double shift[3] = {double(image / 961 - 15), double(image / 31 % 31 - 15), double(image % 31 - 15)};
+      const int shift[3] = {image / 961 - 15, image / 31 % 31 - 15, image % 31 - 15};
       for (size_t i = 0; i < 3; ++i) {
         for (size_t j = 0; j < 3; ++j) {
           double d[3];
