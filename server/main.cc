@@ -15,6 +15,7 @@
 #include "server/daemon.h"
 #include "server/log.h"
 #include "server/notify.h"
+#include "shared/base/option_checks.h"
 #include "shared/base/size.h"
 #include "shared/base/status_macros.h"
 #include "shared/base/version.h"
@@ -72,10 +73,10 @@ void AddOptions(CLI::App* app, CommandLine* line) {
   text("--worker-program", flags->mutable_worker_program(), "Path of stoker-worker (default: beside stokerd)");
   text("--log-level", flags->mutable_log_level(), "debug, info, warning or error (default: info)");
   const auto number = [app](const char* name, auto set, const char* help) {
-    app->add_option_function<double>(name, set, help)->check(CLI::PositiveNumber);
+    app->add_option_function<double>(name, set, help)->check(AboveZero());
   };
   const auto limit = [app](const char* name, auto set, const char* help) {
-    app->add_option_function<uint32_t>(name, set, help)->check(CLI::PositiveNumber);
+    app->add_option_function<uint32_t>(name, set, help)->check(AboveZero());
   };
   limit(
       "--lease-limit", [flags](uint32_t n) { flags->set_lease_limit(n); }, "Batches a session may hold (default: 64)");

@@ -11,6 +11,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "client/ctl/command.h"
+#include "shared/base/option_checks.h"
 #include "shared/base/size.h"
 
 namespace stoker::ctl {
@@ -247,9 +248,9 @@ void AddSeriesOptions(CLI::App* command, IngestArguments* arguments) {
   command->add_option("--target-array", arguments->target_array,
                       "Key of the targets in an .npz, or the path of an .npy with them");
   command->add_option("--window", arguments->window, "Points of a sample (default: each series is one)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(AtLeastZero());
   command->add_option("--stride", arguments->stride, "Points from window to window (default: the window)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(AtLeastZero());
   command->add_option("--channels", arguments->channels, "Names or numbers of the channels to keep: a,b")
       ->delimiter(',');
   command->add_option("--missing", arguments->missing, "Values that are not there: error (default), linear or zero")
@@ -261,15 +262,15 @@ void AddSeriesOptions(CLI::App* command, IngestArguments* arguments) {
 void AddCrystalOptions(CLI::App* command, IngestArguments* arguments) {
   command->add_option("--graph", arguments->graph, "Neighbours: knn (default), alignn, radius or cgcnn")
       ->transform(OneOf(kGraphs));
-  command->add_option("--k", arguments->k, "How many nearest neighbours (default 12)")->check(CLI::PositiveNumber);
+  command->add_option("--k", arguments->k, "How many nearest neighbours (default 12)")->check(AboveZero());
   command->add_option("--tolerance", arguments->tolerance, "Å; neighbours so little farther are kept too (1e-4)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(AtLeastZero());
   command->add_option("--cutoff", arguments->cutoff, "Å; how far neighbours are looked for (default 8)")
-      ->check(CLI::PositiveNumber);
+      ->check(AboveZero());
   command->add_option("--max-neighbors", arguments->max_neighbors, "Of a radius graph, the nearest (default: all)")
-      ->check(CLI::PositiveNumber);
+      ->check(AboveZero());
   command->add_option("--triplet-cutoff", arguments->triplet_cutoff, "Å; longer edges have no triplets (default: all)")
-      ->check(CLI::PositiveNumber);
+      ->check(AboveZero());
   command->add_flag("--directed", arguments->directed, "Of a knn graph, only the edges that their source chose");
   command->add_flag("--primitive", arguments->primitive, "Reduce structures to their primitive cell");
   command->add_option("--id-key", arguments->id_key,
@@ -296,7 +297,7 @@ void AddCsvOptions(CLI::App* command, IngestArguments* arguments) {
   command->add_option("--exclude", arguments->exclude, "Columns that are not channels: a,b")->delimiter(',');
   command->add_option("--working-column", arguments->working_column, "Keep only rows where this column is 1");
   command->add_option("--gap", arguments->gap_seconds, "Seconds; a longer step in time begins a new segment")
-      ->check(CLI::NonNegativeNumber);
+      ->check(AtLeastZero());
 }
 
 }  // namespace

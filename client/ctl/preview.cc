@@ -6,6 +6,7 @@
 #include "client/ctl/crystal_picture.h"
 #include "client/ctl/picture.h"
 #include "client/ctl/stream_options.h"
+#include "shared/base/option_checks.h"
 #include "shared/base/posix.h"
 #include "shared/base/status_macros.h"
 
@@ -79,7 +80,7 @@ void AddPreview(CLI::App& app, Context& context) {
       ->check(CLI::Range(1, 64))
       ->capture_default_str();
   command->add_flag("--shuffle", arguments->shuffle, "Samples from all over the data set, not the first ones");
-  command->add_option("--seed", arguments->seed, "Of the shuffle (default: 0)")->check(CLI::NonNegativeNumber);
+  command->add_option("--seed", arguments->seed, "Of the shuffle (default: 0)")->check(AtLeastZero());
   AddRecipeOptions(command, &arguments->recipe);
   command->callback(
       [&context, arguments] { context.action = [&context, arguments] { return RunPreview(context, *arguments); }; });

@@ -10,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "client/ctl/command.h"
 #include "client/ctl/stream_options.h"
+#include "shared/base/option_checks.h"
 #include "shared/base/posix.h"
 #include "shared/base/size.h"
 #include "shared/base/status_macros.h"
@@ -170,9 +171,9 @@ void AddRead(CLI::App& app, Context& context) {
   AddRecipeOptions(command, &arguments->recipe);
   AddPlanOptions(command, &arguments->plan);
   command->add_option("--epochs", arguments->epochs, "Epochs from --from's on; 0: without end (default: 1)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(AtLeastZero());
   command->add_option("--batches", arguments->batches, "Stop after so many batches (default: at the end)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(AtLeastZero());
   AddReadingOptions(command, &arguments->reading);
   command->add_option("--out", arguments->out, "Folder for epoch-<e>-step-<s>.safetensors, one a batch");
   command->callback(

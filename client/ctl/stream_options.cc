@@ -14,6 +14,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "client/ctl/command.h"
+#include "shared/base/option_checks.h"
 #include "shared/base/posix.h"
 #include "shared/base/size.h"
 #include "shared/base/status_macros.h"
@@ -239,7 +240,6 @@ absl::StatusOr<v1::Recipe> ReadRecipe(const std::string& path) {
 
 }  // namespace
 
-// Unsigned options are checked to be NonNegativeNumber: CLI11 would take -1 for the largest number there is.
 void AddRecipeOptions(CLI::App* command, RecipeArguments* arguments) {
   const std::string series = "Recipe of a time series: what a batch holds";
   const std::string crystals = "Recipe of crystals: what a batch holds";
@@ -247,7 +247,7 @@ void AddRecipeOptions(CLI::App* command, RecipeArguments* arguments) {
       command->add_option("--fields", arguments->fields, "gasf, gadf, series, stats (default: gasf,gadf)")
           ->delimiter(','),
       command->add_option("--image-size", arguments->image_size, "Points of an image's side (default: the length)")
-          ->check(CLI::NonNegativeNumber),
+          ->check(AtLeastZero()),
       command->add_flag("--overlapping", arguments->overlapping, "Segments overlap where an image is smaller"),
       command->add_option("--sample-range", arguments->sample_range, "LOW,HIGH in [-1,1] (default: -1,1)"),
       command->add_option("--scale", arguments->scale, "window (default), channel, fixed:LO,HI or none"),
@@ -303,8 +303,8 @@ void AddPlanOptions(CLI::App* command, PlanArguments* arguments) {
           ->excludes(batch_size),
       command->add_option("--oversize", arguments->oversize, "Samples over budget: fail (default), alone or skip"),
       command->add_flag("--shuffle", arguments->shuffle, "Another order each epoch, by the seed"),
-      command->add_option("--seed", arguments->seed, "Of the shuffle (default: 0)")->check(CLI::NonNegativeNumber),
-      command->add_option("--rank", arguments->rank, "Of this reader (default: 0)")->check(CLI::NonNegativeNumber),
+      command->add_option("--seed", arguments->seed, "Of the shuffle (default: 0)")->check(AtLeastZero()),
+      command->add_option("--rank", arguments->rank, "Of this reader (default: 0)")->check(AtLeastZero()),
       command->add_option("--world", arguments->world, "How many readers share the epoch (default: 1)")
           ->check(CLI::Range(1, 65536)),
       command->add_option("--tail", arguments->tail, "Samples that fill no batch: keep (default), drop or pad"),

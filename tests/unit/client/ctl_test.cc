@@ -90,8 +90,13 @@ TEST_F(CtlTest, UsageErrors_AreOneLineAndExit2) {
     EXPECT_EQ(Ctl(words), 2) << err_;
     EXPECT_THAT(err_, StartsWith("stokerctl"));
     EXPECT_EQ(std::count(err_.begin(), err_.end(), '\n'), 1) << err_;
+    EXPECT_LT(err_.size(), 300u) << err_;
     EXPECT_EQ(out_, "");
   }
+  Ctl({"read", "numbers", "--seed", "-1"});
+  EXPECT_EQ(err_, "stokerctl read: --seed: -1 is not a number of at least 0; see stokerctl read --help\n");
+  Ctl({"ingest", "x", "--source", "a", "--cutoff", "0"});
+  EXPECT_EQ(err_, "stokerctl ingest: --cutoff: 0 is not a number above 0; see stokerctl ingest --help\n");
 }
 
 TEST_F(CtlTest, WithoutADaemon_EveryCommandExits3) {
