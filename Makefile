@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # What people and CI type. `make` alone says what there is.
 .DEFAULT_GOAL := help
-.PHONY: help deps build python-env test asan tsan test-systemd fuzz bench gpu-bundle format lint run install
+.PHONY: help deps build python-env test asan tsan test-systemd fuzz chaos bench gpu-bundle format lint run install
 # Compilers at once; gRPC's headers need about 1 GB each.
 JOBS ?= $(shell nproc)
 PREFIX ?= /usr/local
@@ -37,6 +37,9 @@ asan tsan:
 test-systemd: build  ## the system unit on a real systemd in a container (root, about two minutes)
 	@deploy/install-deps systemd-test && tests/integration/systemd_test.sh --prepare
 	@tests/ctest-suite build --label-regex '^systemd$$'
+
+chaos: build python-env  ## daemons, workers and clients killed at random for a minute, every batch compared
+	@PYTHONPATH=build/python STOKERD=build/bin/stokerd build/venv/bin/python tests/python/chaos.py
 
 fuzz:  ## the readers' fuzz targets by coverage, ten seconds each (clang; make test has them without)
 	@deploy/install-deps build fuzz
