@@ -37,6 +37,10 @@ absl::StatusOr<std::shared_ptr<LoaderImpl>> LoaderImpl::Open(std::shared_ptr<Con
   if (options.prefetch < LoaderOptions::kAutomaticPrefetch || options.prefetch > 65536) {
     return absl::InvalidArgumentError(absl::StrCat("prefetch ", options.prefetch, ": must be in [0, 65536]"));
   }
+  if (options.give_back_after < absl::Milliseconds(10)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("give_back_after ", absl::FormatDuration(options.give_back_after), ": must be at least 10ms"));
+  }
   if (options.epochs > UINT64_MAX - options.start.epoch()) {
     return absl::InvalidArgumentError(absl::StrCat("epochs ", options.epochs, ": too many"));
   }
@@ -125,6 +129,7 @@ absl::StatusOr<std::shared_ptr<Session>> LoaderImpl::CurrentSession() {
   session.prefetch = careful_ > 0 ? 0 : options_.prefetch;
   session.transport = options_.transport;
   session.announce = careful_ == 0;
+  session.give_back_after = options_.give_back_after;
   STOKER_ASSIGN_OR_RETURN(session_, Session::Start(connection_, std::move(session), segments_));
   is_open_ = false;
   open_by_ = absl::Now() + options_.open_timeout;

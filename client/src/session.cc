@@ -8,6 +8,7 @@
 #include <system_error>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "shared/segment/header.h"
 
@@ -51,6 +52,8 @@ Session::Session(std::shared_ptr<Connection> connection, SessionOptions options,
       segments_(std::move(segments)),
       inline_(options_.transport == Transport::kInline),
       expected_(options_.open.position()),
+      next_(options_.open.position()),
+      asked_(absl::Now()),
       depth_(FirstDepth(options_.prefetch)),
       granted_(depth_) {
   context_.set_initial_metadata_corked(true);  // goes with the first message
@@ -88,6 +91,11 @@ absl::StatusOr<v1::SessionReply::Opened> Session::WaitOpened(absl::Time deadline
 
 absl::StatusOr<Session::Step> Session::Next(absl::Time deadline) {
   absl::MutexLock lock(&mu_);
+  ++in_next_;
+  const absl::Cleanup left = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    --in_next_;
+    asked_ = absl::Now();
+  };
   bool expired = false;
   absl::Time gone_by = absl::InfiniteFuture();
   while (true) {
@@ -125,7 +133,12 @@ absl::StatusOr<Session::Step> Session::Next(absl::Time deadline) {
   }
   Item item = std::move(queue_.front());
   queue_.pop_front();
-  if (item.batch == nullptr) return Step{nullptr, item.next_steps};
+  if (item.batch == nullptr) {
+    next_.set_epoch(next_.epoch() + 1);
+    next_.set_step(0);
+    return Step{nullptr, item.next_steps};
+  }
+  next_.set_step(next_.step() + 1);
   --queued_batches_;
   if (item.leased) {
     ++held_;
@@ -155,11 +168,7 @@ bool Session::Seek(const v1::Position& position) {
   {
     absl::MutexLock lock(&mu_);
     if (end_.ended || stopped_) return false;
-    DropQueueLocked();
-    target_ = position;
-    seek_pending_ = true;
-    granted_ = 0;
-    pending_credits_ = 0;
+    SeekLocked(position);
     GrantLocked(depth_);
     if (fetch_ != nullptr) fetch_->TryCancel();
     if (!is_open_) return true;  // is written then
@@ -269,6 +278,23 @@ void Session::DropQueueLocked() {
   queued_batches_ = 0;
 }
 
+// Without credits for now.
+void Session::SeekLocked(const v1::Position& position) {
+  DropQueueLocked();
+  next_ = position;
+  target_ = position;
+  seek_pending_ = true;
+  granted_ = 0;
+  pending_credits_ = 0;
+}
+
+void Session::GiveBackIfIdleLocked() {
+  if (in_next_ > 0 || absl::Now() - asked_ < options_.give_back_after) return;
+  if (!is_open_ || end_.ended || stopped_ || SeekingLocked()) return;
+  const auto first = std::find_if(queue_.begin(), queue_.end(), [](const Item& item) { return item.batch != nullptr; });
+  if (first != queue_.end() && first->leased && first->state() == BatchData::State::kSealed) SeekLocked(next_);
+}
+
 bool Session::PendingLocked() const {
   return is_open_ && !end_.ended && (seek_pending_ || pending_credits_ > 0 || !pending_releases_.empty());
 }
@@ -353,7 +379,7 @@ void Session::RunWriter() {
     } else {
       lingering_ = PendingLocked();
       waited = false;
-      if (!lingering_) pending_.Wait(&mu_);
+      if (!lingering_ && pending_.WaitWithTimeout(&mu_, options_.give_back_after)) GiveBackIfIdleLocked();
     }
   }
 }

@@ -19,6 +19,9 @@
 // After a Seek, what the daemon says is of the place before until it says Sought, once for each Seek that was written:
 // till then leases go back unseen, and errors tell nothing of the new place.
 //
+// When the first of the queue is there and nobody asks for it, the queue is given back after a while by a Seek to where
+// it begins, without credits: the batches stay in the arena until somebody needs their room.
+//
 // Thread-safe. Lock order: write_mu_ before mu_.
 #pragma once
 
@@ -52,6 +55,7 @@ struct SessionOptions {
   int prefetch = LoaderOptions::kAutomaticPrefetch;
   Transport transport = Transport::kAuto;
   bool announce = true;  // batches may come before they are sealed
+  absl::Duration give_back_after = absl::InfiniteDuration();
 };
 
 class Session : public LeaseOwner, public std::enable_shared_from_this<Session> {
@@ -135,6 +139,8 @@ class Session : public LeaseOwner, public std::enable_shared_from_this<Session> 
   bool SeekingLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);   // what comes is of the place before
   bool AnnounceLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);  // what comes may not be sealed yet
   void DropQueueLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void SeekLocked(const v1::Position& position) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void GiveBackIfIdleLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void WakeForMakingLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);  // who waits for the first of the queue
   void FillRequestLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_mu_, mu_);
   void GrantLocked(uint64_t depth) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -182,6 +188,9 @@ class Session : public LeaseOwner, public std::enable_shared_from_this<Session> 
   bool seek_pending_ ABSL_GUARDED_BY(mu_) = false;        // it is not written yet
   uint64_t seeks_ ABSL_GUARDED_BY(mu_) = 0;               // that are written and not answered
   std::deque<Item> queue_ ABSL_GUARDED_BY(mu_);
+  v1::Position next_ ABSL_GUARDED_BY(mu_);  // of what Next() gives
+  int in_next_ ABSL_GUARDED_BY(mu_) = 0;    // threads
+  absl::Time asked_ ABSL_GUARDED_BY(mu_);   // when the last one left
   uint64_t queued_batches_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t held_ ABSL_GUARDED_BY(mu_) = 0;     // leases that the user holds
   uint64_t depth_ ABSL_GUARDED_BY(mu_) = 0;    // of prefetch

@@ -16,6 +16,7 @@ using testing::IntegrationTest;
 using testing::MakeSamples;
 using testing::ProgramResult;
 using testing::Read;
+using testing::ReadEpoch;
 using testing::RunningProgram;
 using testing::StatusIs;
 
@@ -100,6 +101,33 @@ TEST_F(SharingTest, ArenaSmallerThanAnEpoch_EverybodyGetsEverything) {
   const v1::StatusReply status = Status();
   EXPECT_GT(status.arena().evictions(), 0u);
   EXPECT_LE(status.arena().used_bytes(), status.arena().capacity_bytes());
+}
+
+// Such as those of who validates between two steps of training. Without what is given back the third loader takes the last room.
+TEST_F(SharingTest, ReadersThatNobodyAsks_LeaveWhatTheyReadAheadToOthers) {
+  ASSERT_NO_FATAL_FAILURE(StartDaemon({.arena_bytes = "16MiB"}));
+  IngestSamples("shared", MakeSamples(384, 2, 64));
+  LoaderOptions options = Read("shared", 32, /*epochs=*/2);
+  options.plan.set_shuffle(true);
+  options.give_back_after = absl::Milliseconds(50);
+  std::vector<Loader> idle;
+  std::optional<Batch> held[3];
+  for (std::optional<Batch>& batch : held) {
+    options.plan.set_seed(idle.size());
+    ASSERT_OK_AND_ASSIGN(Loader loader, client().Open(options));
+    idle.push_back(std::move(loader));
+    ASSERT_OK_AND_ASSIGN(batch, idle.back().Next(absl::Seconds(60)));
+  }
+  options.plan.set_seed(4);
+  EXPECT_EQ(ReadAll(options).size(), 12u);
+  for (std::optional<Batch>& batch : held) {
+    EXPECT_OK(batch->Check());
+    batch.reset();
+  }
+  for (Loader& loader : idle) {
+    EXPECT_EQ(ReadEpoch(&loader).size(), 11u) << "where it was";
+    loader.Close();
+  }
 }
 
 TEST_F(SharingTest, TwoDataSets_AreReadAtOnce) {

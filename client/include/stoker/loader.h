@@ -69,6 +69,9 @@ struct LoaderOptions {
   Transport transport = Transport::kAuto;
   absl::Duration open_timeout = absl::Seconds(60);
   absl::Duration reconnect_timeout = absl::Seconds(60);  // without progress; zero: never connect again
+  // Who does not call Next() for so long gives back what was read ahead, for others may need the room. Where nobody did
+  // it is there again at once. From 10 ms on.
+  absl::Duration give_back_after = absl::Seconds(5);
 };
 
 class Loader {

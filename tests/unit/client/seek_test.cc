@@ -215,6 +215,55 @@ TEST_F(SeekTest, Inline_CancelsTheFetchOfTheBatchBefore) {
   EXPECT_TRUE(daemon_->AwaitLeases(0));
 }
 
+// ---- giving back ----
+
+TEST_F(SeekTest, WhenNobodyAsks_WhatWasReadAheadIsGivenBack_AndIsThereAgain) {
+  options_.give_back_after = absl::Milliseconds(20);
+  ASSERT_OK_AND_ASSIGN(Loader loader, Open());
+  for (int round = 0; round < 2; ++round) {
+    const std::string epoch = absl::StrCat(round, ":");
+    {
+      const Batch held = Take(loader);
+      EXPECT_EQ(Describe(held), epoch + "0");
+      EXPECT_TRUE(daemon_->AwaitLeases(1));
+      EXPECT_THAT(held.Check(), IsOk());
+    }
+    for (const char* step : {"1", "2", "3"}) EXPECT_EQ(NextOf(loader), epoch + step);
+    EXPECT_TRUE(daemon_->AwaitLeases(0)) << "the last batch of an epoch and the first of the next were read ahead";
+    EXPECT_EQ(NextOf(loader), epoch + "4");
+    EXPECT_TRUE(daemon_->AwaitLeases(0)) << "at the end of an epoch";
+    EXPECT_EQ(NextOf(loader), "end");
+  }
+  EXPECT_EQ(Position(loader), "2:0");
+  EXPECT_EQ(daemon_->sessions_opened(), 1u);
+  EXPECT_GE(daemon_->seeks(), 6u);
+}
+
+TEST_F(SeekTest, BatchThatIsBeingMade_IsNotGivenBack) {
+  options_.give_back_after = absl::Milliseconds(20);
+  StartDaemon();
+  ASSERT_OK_AND_ASSIGN(Loader loader, Open());
+  EXPECT_EQ(NextOf(loader), "0:0");  // from now on they are announced
+  daemon_->SetMaking(true);
+  ASSERT_TRUE(Eventually([&] {
+    (void)loader.Next(absl::ZeroDuration());
+    return daemon_->announced() > 0;
+  }));
+  const uint64_t seeks = daemon_->seeks();
+  absl::SleepFor(absl::Milliseconds(100));  // several times as long
+  EXPECT_EQ(daemon_->seeks(), seeks);
+  daemon_->SetMaking(false);
+  daemon_->Seal();
+  loader.Close();
+  EXPECT_TRUE(daemon_->AwaitLeases(0));
+}
+
+TEST_F(SeekTest, GivingBackAtOnce_IsRefused) {
+  options_.give_back_after = absl::ZeroDuration();
+  EXPECT_THAT(Open(),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("give_back_after 0: must be at least 10ms")));
+}
+
 // ---- with a budget ----
 
 class BudgetSeekTest : public SeekTest {
@@ -272,6 +321,17 @@ TEST_F(BudgetSeekTest, AFailureOrALossBeforeItIsAnswered_AsksInAnotherSession) {
     EXPECT_EQ(NextOf(loader), absl::StrCat(epoch, ":0"));
     EXPECT_EQ(daemon_->sessions_opened(), epoch);
   }
+}
+
+TEST_F(BudgetSeekTest, WhenNobodyAsks_WhatWasReadAheadIsGivenBack_AndIsThereAgain) {
+  options_.give_back_after = absl::Milliseconds(20);
+  ASSERT_OK_AND_ASSIGN(Loader loader, Open());
+  for (const char* expected : {"0:0", "0:1", "0:2", "0:3", "0:4", "end", "1:0"}) {
+    EXPECT_EQ(NextOf(loader), expected);
+    EXPECT_TRUE(daemon_->AwaitLeases(0));
+  }
+  EXPECT_EQ(loader.steps_per_epoch(), 6u);
+  EXPECT_EQ(daemon_->sessions_opened(), 1u);
 }
 
 TEST_F(BudgetSeekTest, WhileTheDaemonIsAway_WaitsForTheNextOne) {
