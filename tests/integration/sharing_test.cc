@@ -103,7 +103,8 @@ TEST_F(SharingTest, ArenaSmallerThanAnEpoch_EverybodyGetsEverything) {
   EXPECT_LE(status.arena().used_bytes(), status.arena().capacity_bytes());
 }
 
-// Such as those of who validates between two steps of training. Without what is given back the third loader takes the last room.
+// Such as those of who validates between two steps of training. Without what is given back the third loader takes the
+// last room.
 TEST_F(SharingTest, ReadersThatNobodyAsks_LeaveWhatTheyReadAheadToOthers) {
   ASSERT_NO_FATAL_FAILURE(StartDaemon({.arena_bytes = "16MiB"}));
   IngestSamples("shared", MakeSamples(384, 2, 64));
