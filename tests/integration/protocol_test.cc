@@ -387,6 +387,8 @@ TEST_F(ProtocolTest, Claim_WhenTheDaemonGoes_IsUnavailable) {
               StatusIs(absl::StatusCode::kUnavailable));
 }
 
+// ---- what is refused at open ----
+
 TEST_F(ProtocolTest, Sessions_AtTheLimit_OneMoreIsRefused) {
   ASSERT_NO_FATAL_FAILURE(Start({"--session-limit", "2"}));
   RawSession first(stub()), second(stub()), third(stub());

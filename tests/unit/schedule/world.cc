@@ -459,4 +459,14 @@ void World::JudgeWaiting() {
       << ", nothing is being made, and there is room";
 }
 
+SessionId Consume(World* world, const StreamSpec& stream, uint64_t steps) {
+  const SessionId session = world->Open(stream);
+  for (uint64_t i = 0; i < steps; ++i) {
+    world->ReleaseAll(session, 1);
+    world->MakeAll();
+  }
+  world->ReleaseAll(session, 0);
+  return session;
+}
+
 }  // namespace stoker::schedule::testing

@@ -172,4 +172,7 @@ class World : private Actions {
   bool draining_ = false;
 };
 
+// A session that has got everything up to `steps` and returned it.
+SessionId Consume(World* world, const StreamSpec& stream, uint64_t steps);
+
 }  // namespace stoker::schedule::testing
