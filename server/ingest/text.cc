@@ -124,12 +124,14 @@ absl::StatusOr<LineReader> LineReader::Open(const std::string& path, uint64_t be
   reader.progress_ = std::move(progress);
   reader.begin_ = begin;
   reader.end_ = end;
-  if (begin == 0) {
+  if (begin <= kUtf8Mark.size()) {  // a first line may start behind the mark
     STOKER_RETURN_IF_ERROR(reader.SkipByteOrderMark());
+    if (begin == 0 || reader.position_ > 0) return reader;
+    reader.position_ = begin - 1;
   } else {
     reader.buffer_offset_ = begin - 1;  // the byte before tells whether a line starts at `begin`
-    STOKER_RETURN_IF_ERROR(reader.SkipToLineStart());
   }
+  STOKER_RETURN_IF_ERROR(reader.SkipToLineStart());
   return reader;
 }
 

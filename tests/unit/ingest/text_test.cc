@@ -96,11 +96,13 @@ TEST_F(LineReaderTest, ByteOrderMark_IsTakenOff) {
 }
 
 TEST_F(LineReaderTest, Ranges_PartitionTheLines) {
-  const std::string text = "one\ntwo\n\nfour is long\nfive";
-  for (uint64_t cut = 0; cut <= text.size(); ++cut) {
-    std::vector<std::string> lines = Lines(text, 0, cut);
-    for (const std::string& line : Lines(text, cut, text.size())) lines.push_back(line);
-    EXPECT_THAT(lines, ElementsAre("one", "two", "", "four is long", "five")) << cut;
+  for (const std::string mark : {"", "\xEF\xBB\xBF"}) {
+    const std::string text = mark + "one\ntwo\n\nfour is long\nfive";
+    for (uint64_t cut = 0; cut <= text.size(); ++cut) {
+      std::vector<std::string> lines = Lines(text, 0, cut);
+      for (const std::string& line : Lines(text, cut, text.size())) lines.push_back(line);
+      EXPECT_THAT(lines, ElementsAre("one", "two", "", "four is long", "five")) << cut;
+    }
   }
 }
 
