@@ -31,6 +31,11 @@ bool IsAt(int fd, const std::string& path) {
 
 absl::StatusOr<SocketLock> SocketLock::Take(const std::string& socket_path) {
   const std::string path = LockPath(socket_path);
+  // gRPC removes what is there to bind the socket.
+  if (struct stat there; ::lstat(socket_path.c_str(), &there) == 0 && !S_ISSOCK(there.st_mode)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("listen: ", socket_path, ": is there and no socket; give another --socket"));
+  }
   std::error_code error;
   std::filesystem::create_directories(std::filesystem::path(socket_path).parent_path(), error);
   if (error) return ErrnoStatus(error.value(), "make the directory of the socket", socket_path);

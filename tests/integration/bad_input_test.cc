@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+#include "shared/base/posix.h"
 #include "tests/integration/fixture.h"
 
 namespace stoker {
@@ -296,6 +297,12 @@ TEST_F(BadStartTest, UnknownOption_IsUsage) {
   const ProgramResult result = RunProgram({Program("stokerd"), "--colour", "red"});
   EXPECT_EQ(result.exit_code, 2);
   EXPECT_THAT(result.err, HasSubstr("--colour"));
+}
+
+TEST_F(BadStartTest, FileWhereTheSocketShallBe_IsNamedAndLeftAlone) {
+  const std::string file = dir().Write("precious", "mine");
+  EXPECT_THAT(RunDaemon({"--socket", file}, 2), HasSubstr(file + ": is there and no socket"));
+  EXPECT_EQ(stoker::ReadFile(file, 64).value_or("gone"), "mine");
 }
 
 TEST_F(BadStartTest, SocketInUse_NamesWhoHasItAndHurtsHimNot) {
