@@ -122,7 +122,7 @@ void Engine::FillOpened(schedule::SessionId id, const Request& request, uint64_t
   opened->mutable_largest()->set_edges(largest[plan::kEdges]);
   opened->mutable_largest()->set_triplets(largest[plan::kTriplets]);
   opened->mutable_largest()->set_extent_bytes(largest[plan::kBytes]);
-  opened->set_arena_batches(arena_->capacity_bytes() / std::max<uint64_t>(batches.full_batch_bytes(), 1));
+  opened->set_arena_batches(arena_->RoomFor(batches.full_batch_bytes()));
   opened->set_oversize_samples(batches.oversize_samples());
   opened->set_recipe_digest(request.recipe_digest);
   opened->set_plan_digest(request.plan_digest);

@@ -88,6 +88,7 @@ class Engine : private schedule::Actions, private schedule::ExtentPool, private 
   std::optional<schedule::ExtentRef> Allocate(uint64_t size) override;
   void Free(const schedule::ExtentRef& extent) override;
   uint64_t largest_extent() const override { return arena_->largest_extent(); }
+  uint64_t RoomFor(uint64_t size) const override { return arena_->RoomFor(size); }
   uint64_t capacity_bytes() const override { return arena_->capacity_bytes(); }
   void Describe(const schedule::ExtentRef& extent, v1::BatchDescriptor* batch) const override;
   bool reachable(const schedule::ExtentRef& extent) const override;

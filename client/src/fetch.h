@@ -11,9 +11,11 @@
 
 namespace stoker::client {
 
-// The bytes of a leased batch over the socket, in memory of our own that begins at a page. `size_bytes` is the
-// extent's. DataLoss when the chunks are not exactly that; else the daemon's code. Blocks until done or until `context`
-// is cancelled.
+// Memory for an extent, from a page on. ResourceExhausted when there is none.
+absl::StatusOr<std::shared_ptr<uint8_t>> AllocateExtent(uint64_t size_bytes);
+
+// The bytes of a leased batch over the socket, in memory of our own. `size_bytes` is the extent's. DataLoss when the
+// chunks are not exactly that; else the daemon's code. Blocks until done or until `context` is cancelled.
 absl::StatusOr<std::shared_ptr<uint8_t>> FetchExtent(v1::Stoker::Stub& stub, const v1::FetchRequest& request,
                                                      uint64_t size_bytes, grpc::ClientContext* context);
 

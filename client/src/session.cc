@@ -5,11 +5,13 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <system_error>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "client/src/fetch.h"
 #include "shared/segment/header.h"
 
 namespace stoker::client {
@@ -29,6 +31,16 @@ constexpr absl::Duration kEndFollows = absl::Seconds(1);
 constexpr size_t kMostReleases = 4096;  // in a message, which a packet of the lane takes
 
 std::atomic<uint64_t> sessions_alive = 0;
+
+// In memory of our own; null if there is none.
+std::shared_ptr<BatchData> CopyOf(const BatchData& batch) {
+  const uint64_t size = batch.descriptor().extent_size_bytes();
+  absl::StatusOr<std::shared_ptr<uint8_t>> bytes = AllocateExtent(size);
+  if (!bytes.ok()) return nullptr;
+  std::memcpy(bytes->get(), batch.extent(), size);
+  const uint8_t* extent = bytes->get();
+  return std::make_shared<BatchData>(batch.descriptor(), extent, *std::move(bytes), true);
+}
 
 }  // namespace
 
@@ -103,7 +115,16 @@ absl::StatusOr<Session::Step> Session::Next(absl::Time deadline) {
     if (end_.ended) return end_status_;
     const std::shared_ptr<BatchData> first = queue_.empty() ? nullptr : queue_.front().batch;
     const BatchData::State state = queue_.empty() ? BatchData::State::kMaking : queue_.front().state();
-    if (state == BatchData::State::kSealed) break;
+    if (state == BatchData::State::kSealed) {
+      if (first == nullptr || !queue_.front().leased || held_ < may_keep_) break;
+      mu_.Unlock();
+      std::shared_ptr<BatchData> copy = CopyOf(*first);
+      mu_.Lock();
+      // Else the session ended meanwhile, and others may have written where the copy was read.
+      if (queue_.empty() || queue_.front().batch != first || !first->Check().ok()) continue;
+      if (copy != nullptr) KeepCopyLocked(std::move(copy));
+      break;
+    }
     if (queue_.empty() && opened_.lease_limit() > 0 && held_ >= opened_.lease_limit()) {
       return absl::ResourceExhaustedError(
           absl::StrCat("next batch: ", held_, " batches are held, and a session may hold ", opened_.lease_limit(),
@@ -147,6 +168,15 @@ absl::StatusOr<Session::Step> Session::Next(absl::Time deadline) {
   GrantLocked(depth_);
   WakeWriterLocked();
   return Step{std::move(item.batch), 0};
+}
+
+// In place of the first of the queue.
+void Session::KeepCopyLocked(std::shared_ptr<BatchData> copy) {
+  ReleaseLocked(queue_.front().lease);
+  queue_.front() = {std::move(copy), 0, false};
+  if (!notice_.empty()) return;
+  notice_ = absl::StrCat("batches beyond ", may_keep_, " that are kept are copies: the arena has room for ",
+                         opened_.arena_batches(), ", of all sessions; a larger one (--arena-bytes) saves that");
 }
 
 void Session::Release(uint64_t lease) {

@@ -19,6 +19,9 @@
 // After a Seek, what the daemon says is of the place before until it says Sought, once for each Seek that was written:
 // till then leases go back unseen, and errors tell nothing of the new place.
 //
+// Who would hold more leases than the daemon lets each session keep while it waits gets a copy of the batch, and its
+// lease goes back: readers that each keep some of a small arena would wait for room for ever.
+//
 // When the first of the queue is there and nobody asks for it, the queue is given back after a while by a Seek to where
 // it begins, without credits: the batches stay in the arena until somebody needs their room.
 //
@@ -138,6 +141,7 @@ class Session : public LeaseOwner, public std::enable_shared_from_this<Session> 
 
   bool SeekingLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);   // what comes is of the place before
   bool AnnounceLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);  // what comes may not be sealed yet
+  void KeepCopyLocked(std::shared_ptr<BatchData> copy) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void DropQueueLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void SeekLocked(const v1::Position& position) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void GiveBackIfIdleLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -192,9 +196,10 @@ class Session : public LeaseOwner, public std::enable_shared_from_this<Session> 
   int in_next_ ABSL_GUARDED_BY(mu_) = 0;    // threads
   absl::Time asked_ ABSL_GUARDED_BY(mu_);   // when the last one left
   uint64_t queued_batches_ ABSL_GUARDED_BY(mu_) = 0;
-  uint64_t held_ ABSL_GUARDED_BY(mu_) = 0;     // leases that the user holds
-  uint64_t depth_ ABSL_GUARDED_BY(mu_) = 0;    // of prefetch
-  uint64_t granted_ ABSL_GUARDED_BY(mu_) = 0;  // credits that have not come back as a batch
+  uint64_t held_ ABSL_GUARDED_BY(mu_) = 0;               // leases that the user holds
+  uint64_t may_keep_ ABSL_GUARDED_BY(mu_) = UINT64_MAX;  // of them, while he waits for more
+  uint64_t depth_ ABSL_GUARDED_BY(mu_) = 0;              // of prefetch
+  uint64_t granted_ ABSL_GUARDED_BY(mu_) = 0;            // credits that have not come back as a batch
   uint64_t pending_credits_ ABSL_GUARDED_BY(mu_) = 0;
   std::vector<uint64_t> pending_releases_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_map<uint64_t, std::optional<Claimed>> claims_ ABSL_GUARDED_BY(mu_);  // that are waited for

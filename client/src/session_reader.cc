@@ -209,6 +209,7 @@ absl::Status Session::HandleReady(v1::SessionReply::Ready& ready) {
   if (unwanted) return absl::OkStatus();
   if (!batch.ok()) return batch.status();
   transport_ = leased ? "shm" : "inline";
+  if (ready.has_may_keep()) may_keep_ = ready.may_keep();
   queue_.push_back({*std::move(batch), ready.lease(), leased});
   ++queued_batches_;
   changed_.Signal();

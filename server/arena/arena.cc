@@ -123,6 +123,12 @@ uint64_t Arena::capacity_bytes() const {
   return sum;
 }
 
+uint64_t Arena::RoomFor(uint64_t size) const {
+  uint64_t sum = 0;
+  for (const auto& slot : slots_) sum += slot && !slot->retired ? slot->allocator.capacity() / size : 0;
+  return sum;
+}
+
 uint64_t Arena::used_bytes() const {
   uint64_t sum = 0;
   for (const auto& slot : slots_) sum += slot ? slot->allocator.used() : 0;

@@ -46,6 +46,7 @@ class Arena {
   // Whether an empty arena could hold `size` bytes.
   bool CanHold(uint64_t size) const { return size <= largest_extent_; }
   uint64_t largest_extent() const { return largest_extent_; }
+  uint64_t RoomFor(uint64_t size) const;  // extents of `size` bytes that it could hold; `size` > 0
 
   uint8_t* data(const Extent& extent) const;
   void Describe(const Extent& extent, v1::BatchDescriptor* batch) const;

@@ -58,7 +58,7 @@ absl::StatusOr<SessionId> Scheduler::OpenSession(const StreamSpec& stream_spec, 
         absl::StrCat("open: ", sessions_.size(), " sessions are open, the limit; raise session_limit or close some"));
   }
   const uint64_t bytes = stream_spec.source->full_batch_bytes();
-  if (bytes > pool_->largest_extent() || 2 * bytes > pool_->capacity_bytes()) {
+  if (pool_->RoomFor(bytes) < 2) {
     return absl::ResourceExhaustedError(absl::StrCat(
         "open: a batch takes ", FormatSize(bytes), ", and two must fit: the arena holds ",
         FormatSize(pool_->capacity_bytes()), ", in one piece at most ", FormatSize(pool_->largest_extent()),
@@ -77,7 +77,22 @@ absl::StatusOr<SessionId> Scheduler::OpenSession(const StreamSpec& stream_spec, 
   stream->sessions.push_back(session.get());
   const SessionId id = session->id;
   sessions_[id] = std::move(session);
+  UpdateMayKeep();
   return id;
+}
+
+// With k leases kept by the user of each session, and a batch of one of them, the arena is full at most.
+void Scheduler::UpdateMayKeep() {
+  double all = 0;  // of the arena, by one batch of each session
+  double largest = 0;
+  for (const auto& [id, session] : sessions_) {
+    const auto room = static_cast<double>(pool_->RoomFor(session->stream->spec.source->full_batch_bytes()));
+    const double part = 1 / std::max(room, 1.0);
+    all += part;
+    largest = std::max(largest, part);
+  }
+  constexpr double kRounding = 1e-9;
+  may_keep_ = all > 0 ? static_cast<uint64_t>((1 - largest) / all + kRounding) : 0;
 }
 
 Stream* Scheduler::FindOrCreateStream(const StreamSpec& spec) {
@@ -161,6 +176,7 @@ void Scheduler::CloseSession(SessionId id) {
   while (!session->leases.empty()) ReturnLease(*session->leases.begin());
   EraseOne(&stream->sessions, session.get());
   CloseStreamIfUnused(stream);
+  UpdateMayKeep();
   Place();
 }
 
@@ -289,6 +305,7 @@ void Scheduler::Lend(Session* session, Batch* batch, absl::Time now, v1::Session
   if (making || !session->announced.empty()) session->announced.emplace_back(id, batch);
 
   ready->set_lease(id);
+  ready->set_may_keep(may_keep_);
   v1::BatchDescriptor* const descriptor = ready->mutable_batch();
   batch->layout.Describe(descriptor);
   pool_->Describe(batch->extent, descriptor);

@@ -23,6 +23,9 @@
 //    come to go first, least recently used; then those farthest ahead of the sessions that will; then wanted ones that
 //    are less urgent than what needs the room, which are planned anew. Leased ones never go. So the most urgent batch
 //    always finds room that leases leave, and nobody waits for a batch that waits for him.
+//  - The daemon cannot tell whether a client reads what it was lent or keeps it while it waits for more. So each is
+//  told
+//    how many it may keep: with so many kept by every session there is room for one batch more, and somebody goes on.
 //  - A part whose worker died is made again sample by sample; a sample whose worker dies again fails its batch.
 #pragma once
 
@@ -138,6 +141,7 @@ class Scheduler {
   absl::Status CheckFits(const Batch& batch) const;
   void Unwant(Session* session, Batch* batch);
   void UnwantAll(Session* session);
+  void UpdateMayKeep();
   static bool CanLend(const Session& session, const Batch& batch);
   void Deliver(Session* session, absl::Time now);
   void Lend(Session* session, Batch* batch, absl::Time now, v1::SessionReply::Ready* ready);
@@ -180,6 +184,7 @@ class Scheduler {
 
   uint64_t next_id_ = 1;  // of streams, sessions, leases, parts and sequences alike
   uint64_t evictions_ = 0;
+  uint64_t may_keep_ = 0;  // leases, by the user of each session
   absl::flat_hash_map<StreamId, std::unique_ptr<Stream>> streams_;
   absl::flat_hash_map<std::string, Stream*> streams_by_key_;
   absl::flat_hash_map<SessionId, std::unique_ptr<Session>> sessions_;

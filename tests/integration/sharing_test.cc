@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "absl/strings/match.h"
+#include "tests/integration/digest.h"
 #include "tests/integration/fixture.h"
 #include "tests/integration/reader.h"
 
@@ -128,6 +129,51 @@ TEST_F(SharingTest, ReadersThatNobodyAsks_LeaveWhatTheyReadAheadToOthers) {
   for (Loader& loader : idle) {
     EXPECT_EQ(ReadEpoch(&loader).size(), 11u) << "where it was";
     loader.Close();
+  }
+}
+
+// As who writes `for batch in loader` does: a batch is let go when the next one is there. Room for 3 of 4 MiB.
+TEST_F(SharingTest, MoreReadersThatKeepABatchThanRoom_AllGetEverything) {
+  ASSERT_NO_FATAL_FAILURE(StartDaemon({.arena_bytes = "16MiB"}));
+  IngestSamples("shared", MakeSamples(384, 2, 64));
+  LoaderOptions options = Read("shared", 64, /*epochs=*/2);
+  options.plan.set_shuffle(true);
+  std::vector<Loader> loaders;
+  std::vector<Batch> kept(5);
+  for (uint64_t seed = 0; seed < 5; ++seed) {
+    options.plan.set_seed(seed);
+    ASSERT_OK_AND_ASSIGN(Loader loader, client().Open(options));
+    loaders.push_back(std::move(loader));
+  }
+  bool copied = false;
+  for (int step = 0; step < 6; ++step) {
+    for (size_t i = 0; i < loaders.size(); ++i) {
+      ASSERT_OK_AND_ASSIGN(std::optional<Batch> batch, loaders[i].Next(absl::Seconds(60)));
+      ASSERT_TRUE(batch.has_value());
+      EXPECT_OK(batch->Check());
+      copied = copied || batch->inline_memory();
+      kept[i] = *batch;
+    }
+  }
+  EXPECT_TRUE(copied);
+  EXPECT_THAT(loaders.back().notice(), HasSubstr("are copies: the arena has room for"));
+}
+
+// As list(loader) does.
+TEST_F(SharingTest, AllBatchesKept_AreTheSameBytes) {
+  ASSERT_NO_FATAL_FAILURE(StartDaemon({.arena_bytes = "16MiB"}));
+  IngestSamples("shared", MakeSamples(384, 2, 64));
+  LoaderOptions options = Read("shared", 64, /*epochs=*/2);
+  const Digests expected = ReadAll(options);
+  ASSERT_OK_AND_ASSIGN(Loader loader, client().Open(options));
+  std::vector<Batch> kept;
+  while (kept.size() < expected.size()) {
+    ASSERT_OK_AND_ASSIGN(std::optional<Batch> batch, loader.Next(absl::Seconds(60)));
+    if (batch) kept.push_back(*batch);
+  }
+  for (const Batch& batch : kept) {
+    EXPECT_OK(batch.Check());
+    EXPECT_EQ(testing::DigestOf(batch), expected.at({batch.epoch(), batch.step()}));
   }
 }
 

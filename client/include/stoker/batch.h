@@ -133,7 +133,7 @@ class Batch {
   absl::Status Check() const;
 
   uint64_t size_bytes() const;  // of the whole extent, padding and header too
-  bool inline_memory() const;   // a private copy that came over the socket, not shared memory
+  bool inline_memory() const;   // a private copy, not shared memory
 
   const std::shared_ptr<const client::BatchData>& data() const { return data_; }  // for the library itself
 

@@ -107,7 +107,7 @@ class Loader {
   absl::Status LoadState(absl::string_view json);
 
   std::string transport() const;  // "shm" or "inline"; "none" before the first batch arrived
-  std::string notice() const;     // why batches come inline, if unasked; else empty
+  std::string notice() const;     // why batches come inline or are copies, if unasked; else empty
 
   // Ends the session, unless batches of it are held: then false. The following Next() opens another and goes on at the
   // same position. For a process that is about to fork: gRPC can be used in the child only if no thread of the parent

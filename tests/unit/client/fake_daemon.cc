@@ -396,6 +396,7 @@ void FakeDaemon::SendBatch(Client& client, uint64_t slot) {
   v1::SessionReply reply;
   v1::SessionReply::Ready* ready = reply.mutable_ready();
   ready->set_lease(next_id_++);
+  ready->set_may_keep(options_.may_keep);
   client.leases[ready->lease()] = slot;
   v1::BatchDescriptor* batch = ready->mutable_batch();
   segment_->Describe(batch->mutable_segment());

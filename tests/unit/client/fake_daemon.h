@@ -28,6 +28,7 @@ struct FakeDaemonOptions {
   bool growing = false;  // as with a budget: each epoch has a step more than the one before
   uint64_t lease_limit = 8;
   uint64_t slots = 16;        // batches that there is memory for
+  uint64_t may_keep = 100;    // of them, by a session's user
   uint64_t stale = 0;         // more batches of the place before that it sends when it is asked to seek
   bool shared_memory = true;  // false: batches must be fetched
 };

@@ -54,6 +54,28 @@ TEST_F(LeaseTest, HoldingAllLeases_MakesNextAnErrorAtOnce_UntilOneIsLetGo) {
   EXPECT_EQ(Describe(held[0]), "0:1");
 }
 
+TEST_F(LeaseTest, MoreThanMayBeKept_IsCopiedAndItsLeaseGoesBack) {
+  daemon_options_.slots = 3;
+  daemon_options_.may_keep = 2;
+  options_.prefetch = 1;
+  ASSERT_OK_AND_ASSIGN(Loader loader, Open());
+  std::vector<Batch> held;
+  for (int i = 0; i < 5; ++i) held.push_back(Take(loader));  // all of an epoch, as nobody else has
+  EXPECT_THAT(loader.notice(), HasSubstr("batches beyond 2 that are kept are copies: the arena has room for 3"));
+  EXPECT_EQ(loader.transport(), "shm");
+  EXPECT_TRUE(daemon_->AwaitLeases(2));
+  for (int i = 0; i < 5; ++i) {
+    EXPECT_EQ(Describe(held[i]), absl::StrCat("0:", i));
+    EXPECT_EQ(held[i].inline_memory(), i >= 2);
+    EXPECT_OK(held[i].Check());
+  }
+  EXPECT_EQ(NextOf(loader), "end");
+  held.clear();
+  EXPECT_FALSE(Take(loader).inline_memory());
+  loader.Close();
+  EXPECT_TRUE(daemon_->AwaitLeases(0));
+}
+
 TEST_F(LeaseTest, Close_ReturnsWhatIsPrefetched_AndKeepsWhatIsHeld) {
   ASSERT_OK_AND_ASSIGN(Loader loader, Open());
   Batch held = Take(loader);

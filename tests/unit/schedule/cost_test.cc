@@ -31,6 +31,7 @@ class SlotPool : public ExtentPool {
   }
   void Free(const ExtentRef& extent) override { free_.push_back(extent.offset); }
   uint64_t largest_extent() const override { return kPage; }
+  uint64_t RoomFor(uint64_t size) const override { return size <= kPage ? count_ : 0; }
   uint64_t capacity_bytes() const override { return count_ * kPage; }
   void Describe(const ExtentRef& extent, v1::BatchDescriptor* batch) const override {}
 

@@ -54,6 +54,12 @@ uint64_t FakePool::largest_extent() const {
   return largest;
 }
 
+uint64_t FakePool::RoomFor(uint64_t size) const {
+  uint64_t sum = 0;
+  for (const Segment& segment : segments_) sum += segment.size / size;
+  return sum;
+}
+
 uint64_t FakePool::capacity_bytes() const {
   uint64_t sum = 0;
   for (const Segment& segment : segments_) sum += segment.size;

@@ -28,6 +28,7 @@ class FakePool : public ExtentPool {
   std::optional<ExtentRef> Allocate(uint64_t size) override;
   void Free(const ExtentRef& extent) override;
   uint64_t largest_extent() const override;
+  uint64_t RoomFor(uint64_t size) const override;
   uint64_t capacity_bytes() const override;
   void Describe(const ExtentRef& extent, v1::BatchDescriptor* batch) const override;
 

@@ -341,6 +341,7 @@ void World::SendReady(SessionId session, Client* client, const v1::SessionReply:
   filling.leases.insert(ready.lease());
   leases_[ready.lease()] = {session, KeyOf(extent), at};
   client->leases.push_back(ready.lease());
+  client->may_keep = ready.may_keep();
   --client->credits;
   ++client->next.step;
   client->said.push_back(ToString(at));

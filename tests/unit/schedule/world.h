@@ -54,6 +54,7 @@ class World : private Actions {
     uint32_t credits = 0;
     bool started = false;   // advanced at least once
     bool announce = false;  // has asked for it
+    uint64_t may_keep = 0;  // as it was told last
     std::vector<LeaseId> leases;
     std::set<LeaseId> stale;  // of the place before a Seek: what becomes of them is nobody's business
     std::vector<std::string> said;

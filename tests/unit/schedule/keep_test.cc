@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+// How many leases a session's user may keep while he waits for more, and that with so many nobody waits for ever.
+#include <gtest/gtest.h>
+
+#include "absl/strings/str_cat.h"
+#include "tests/support/status_matchers.h"
+#include "tests/unit/schedule/world.h"
+
+namespace stoker::schedule::testing {
+namespace {
+
+using stoker::testing::StatusIs;
+
+// What the session is told with its next batch.
+uint64_t MayKeep(World& world, SessionId session) {
+  world.ReleaseAll(session, 1);
+  world.MakeAll();
+  return world.client(session).may_keep;
+}
+
+TEST(KeepTest, OneSession_AllButOneBatch) {
+  World world({.pages = {4}});
+  const SessionId a = world.Open(world.Add({.key = "a", .steps = 9}));
+  EXPECT_EQ(MayKeep(world, a), 3u);
+}
+
+TEST(KeepTest, SessionsThatComeAndGo_ShareWhatThereIs) {
+  World world({.pages = {5}});
+  const StreamSpec stream = world.Add({.key = "a", .steps = 9});
+  const SessionId a = world.Open(stream);
+  const SessionId b = world.Open(world.Add({.key = "b", .steps = 9}));
+  EXPECT_EQ(MayKeep(world, a), 2u);
+  EXPECT_EQ(MayKeep(world, b), 2u);
+  const SessionId c = world.Open(stream);
+  EXPECT_EQ(MayKeep(world, a), 1u);
+  world.Close(b);
+  world.Close(c);
+  EXPECT_EQ(MayKeep(world, a), 4u);
+}
+
+TEST(KeepTest, MoreSessionsThanBatches_Nothing) {
+  World world({.pages = {2}});
+  const SessionId a = world.Open(world.Add({.key = "a", .steps = 9}));
+  world.Open(world.Add({.key = "b", .steps = 9}));
+  EXPECT_EQ(MayKeep(world, a), 0u);
+}
+
+TEST(KeepTest, BatchesOfSeveralSizes_CountWithWhatTheyTake) {
+  World world({.pages = {16}});
+  const SessionId a = world.Open(world.Add({.key = "a", .steps = 9, .pages = 1}));
+  world.Open(world.Add({.key = "b", .steps = 9, .pages = 4}));
+  EXPECT_EQ(MayKeep(world, a), 2u);  // 2 x (1 + 4) + 4 of 16
+}
+
+TEST(KeepTest, SegmentsWithRestsThatFitNoBatch_CountWithoutThem) {
+  World world({.pages = {5, 5}});
+  const SessionId a = world.Open(world.Add({.key = "a", .steps = 9, .pages = 3}));
+  EXPECT_EQ(MayKeep(world, a), 1u);
+}
+
+TEST(KeepTest, TwoBatchesThatFitTogetherButNoSegmentEach_AreRefused) {
+  World world({.pages = {3, 2, 2}});
+  EXPECT_THAT(world.TryOpen(world.Add({.key = "a", .steps = 9, .pages = 3})),
+              StatusIs(absl::StatusCode::kResourceExhausted));
+}
+
+// Each user keeps what he may for good, and waits. What he may not keep he copies and gives back.
+TEST(KeepTest, ReadersThatKeepAllTheyMay_GoOnForEver) {
+  for (uint64_t pages = 2; pages <= 9; ++pages) {
+    for (int readers = 1; readers <= 5; ++readers) {
+      SCOPED_TRACE(absl::StrCat(pages, " pages, ", readers, " readers"));
+      World world({.pages = {pages}});
+      std::vector<SessionId> sessions;
+      for (int i = 0; i < readers; ++i) {
+        sessions.push_back(world.Open(world.Add({.key = absl::StrCat("stream ", i), .steps = 1000})));
+      }
+      for (const SessionId session : sessions) world.Advance(session, {}, 1);
+      for (int round = 0; round < 40; ++round) {
+        world.MakeAll();
+        for (const SessionId session : sessions) {
+          const World::Client& client = world.client(session);
+          if (client.credits > 0) continue;  // waits
+          std::vector<LeaseId> copies;
+          if (client.leases.size() > client.may_keep) copies.push_back(client.leases.back());
+          world.Advance(session, copies, 1);
+        }
+      }
+      for (const SessionId session : sessions) EXPECT_GT(world.Said(session).size(), 4u);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace stoker::schedule::testing
