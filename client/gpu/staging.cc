@@ -65,9 +65,10 @@ absl::Status Staging::Register(Segment& segment) {
 
 void Staging::DropUnused() {
   // A batch whose copy is pending holds its memory too.
-  std::erase_if(segments_, [this](const Segment& segment) {
+  std::erase_if(segments_, [this](Segment& segment) {
     if (segment.memory.use_count() > 1) return false;
     if (segment.registered) registered_bytes_ -= segment.mapping.size();
+    segment.chunks.clear();  // while it is mapped: what erase_if moves over it is assigned memory first
     return true;
   });
 }
