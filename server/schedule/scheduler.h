@@ -15,17 +15,15 @@
 //    urgent is placed and made first, so a session with much in hand does not starve one with nothing; nor the other
 //    way round: who waits for room while others get it becomes more urgent.
 //  - Among equals goes first what a session wants that is a little behind another one in its stream. It comes up with
-//  it
-//    and both share from there on; the one ahead waits for at most kCatchUpSteps batches, once. Else readers that start
-//    one after the other would stay as far apart as they began, and have everything made for each of them.
+//    it and both share from there on; the one ahead waits for at most kCatchUpSteps batches, once. Else readers that
+//    start one after the other would stay as far apart as they began, and have everything made for each of them.
 //  - Past a batch that finds no room goes only what a session waits for next, not what it will want later.
 //  - Sealed batches without a lease stay, for sessions that come later, until room is needed. Those no session will
 //    come to go first, least recently used; then those farthest ahead of the sessions that will; then wanted ones that
 //    are less urgent than what needs the room, which are planned anew. Leased ones never go. So the most urgent batch
 //    always finds room that leases leave, and nobody waits for a batch that waits for him.
-//  - The daemon cannot tell whether a client reads what it was lent or keeps it while it waits for more. So each is
-//  told
-//    how many it may keep: with so many kept by every session there is room for one batch more, and somebody goes on.
+//  - Whether a client reads what it was lent, or keeps it while it waits for more, cannot be told. So each is told how
+//    many it may keep: with so many kept by every session there is room for one batch more, and somebody goes on.
 //  - A part whose worker died is made again sample by sample; a sample whose worker dies again fails its batch.
 #pragma once
 

@@ -393,7 +393,7 @@ class Loader(Generic[T]):
 
     @property
     def notice(self) -> str:
-        """Why batches come inline, if nobody asked for it; else empty."""
+        """Why batches come inline or are copies, if nobody asked for it; else empty."""
         return self._handle().notice
 
     def __repr__(self) -> str:
