@@ -138,6 +138,7 @@ TEST_F(SharingTest, MoreReadersThatKeepABatchThanRoom_AllGetEverything) {
   IngestSamples("shared", MakeSamples(384, 2, 64));
   LoaderOptions options = Read("shared", 64, /*epochs=*/2);
   options.plan.set_shuffle(true);
+  options.give_back_after = absl::Milliseconds(50);  // one thread asks all of them, one after the other
   std::vector<Loader> loaders;
   std::vector<Batch> kept(5);
   for (uint64_t seed = 0; seed < 5; ++seed) {
