@@ -227,8 +227,8 @@ absl::StatusOr<Engine::Pinned> Engine::Pin(const v1::FetchRequest& request) {
 
 // ---- extents ----
 
-std::optional<schedule::ExtentRef> Engine::Allocate(uint64_t size) {
-  const std::optional<arena::Extent> extent = arena_->Allocate(size);
+std::optional<schedule::ExtentRef> Engine::Allocate(uint64_t size, uint64_t slot) {
+  const std::optional<arena::Extent> extent = arena_->Allocate(size, slot);
   if (!extent) return std::nullopt;
   return schedule::ExtentRef{extent->segment, extent->offset, extent->size};
 }

@@ -85,7 +85,7 @@ class Engine : private schedule::Actions, private schedule::ExtentPool, private 
   void StreamClosed(schedule::StreamId stream) override;
 
   // schedule::ExtentPool
-  std::optional<schedule::ExtentRef> Allocate(uint64_t size) override;
+  std::optional<schedule::ExtentRef> Allocate(uint64_t size, uint64_t slot) override;
   void Free(const schedule::ExtentRef& extent) override;
   uint64_t largest_extent() const override { return arena_->largest_extent(); }
   uint64_t RoomFor(uint64_t size) const override { return arena_->RoomFor(size); }

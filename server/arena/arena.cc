@@ -45,10 +45,10 @@ absl::Status Arena::AddSegment(uint64_t size_bytes) {
   return absl::OkStatus();
 }
 
-std::optional<Extent> Arena::Allocate(uint64_t size) {
+std::optional<Extent> Arena::Allocate(uint64_t size, uint64_t slot) {
   for (uint32_t i = 0; i < slots_.size(); ++i) {
     if (slots_[i] == nullptr || slots_[i]->retired) continue;
-    if (const std::optional<uint64_t> offset = slots_[i]->allocator.Allocate(size)) return Extent{i, *offset, size};
+    if (const auto offset = slots_[i]->allocator.Allocate(size, slot)) return Extent{i, *offset, size};
   }
   return std::nullopt;
 }

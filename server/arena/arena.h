@@ -40,8 +40,9 @@ class Arena {
   // behind.
   static absl::StatusOr<std::unique_ptr<Arena>> Create(const ArenaOptions& options);
 
-  // Room for `size` bytes (a multiple of 4096), or nothing when there is none now.
-  std::optional<Extent> Allocate(uint64_t size);
+  // Room for `size` bytes at a multiple of `slot` from a segment's first extent on, or nothing when there is none now.
+  // Both multiples of 4096.
+  std::optional<Extent> Allocate(uint64_t size, uint64_t slot = 4096);
   void Free(const Extent& extent);
   // Whether an empty arena could hold `size` bytes.
   bool CanHold(uint64_t size) const { return size <= largest_extent_; }

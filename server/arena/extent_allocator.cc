@@ -10,15 +10,19 @@ ExtentAllocator::ExtentAllocator(uint64_t begin, uint64_t end) : begin_(begin), 
   if (end > begin) free_.emplace(begin, end - begin);
 }
 
-std::optional<uint64_t> ExtentAllocator::Allocate(uint64_t size) {
+std::optional<uint64_t> ExtentAllocator::Allocate(uint64_t size, uint64_t slot) {
+  const auto first_slot = [&](uint64_t offset) { return begin_ + (offset - begin_ + slot - 1) / slot * slot; };
   auto best = free_.end();
   for (auto it = free_.begin(); it != free_.end(); ++it) {
-    if (it->second >= size && (best == free_.end() || it->second < best->second)) best = it;
+    if (best != free_.end() && it->second >= best->second) continue;
+    if (first_slot(it->first) + size <= it->first + it->second) best = it;
   }
   if (best == free_.end()) return std::nullopt;
-  const auto [offset, length] = *best;
-  free_.erase(best);
-  if (length > size) free_.emplace(offset + size, length - size);
+  const uint64_t end = best->first + best->second;
+  const uint64_t offset = first_slot(best->first);
+  best->second = offset - best->first;
+  if (best->second == 0) free_.erase(best);
+  if (offset + size < end) free_.emplace(offset + size, end - offset - size);
   used_ += size;
   return offset;
 }

@@ -66,7 +66,8 @@ void Scheduler::Place() {
     if (!session->planned.empty()) turns.push_back(TurnOf(session.get()));
   }
   std::make_heap(turns.begin(), turns.end());
-  uint64_t too_large = kNever;  // what was refused: no use in trying as much for a less urgent one
+  // What was refused, by slots: no use in trying as much for a less urgent one.
+  absl::flat_hash_map<uint64_t, uint64_t> too_large;
   uint64_t placed = 0;
   while (!turns.empty()) {
     std::pop_heap(turns.begin(), turns.end());
@@ -78,10 +79,12 @@ void Scheduler::Place() {
     if (batch == turn.batch) {
       // Past a batch that finds no room goes only what a session waits for next: looking ahead, small batches would
       // take each gap before it is large enough.
-      if (too_large != kNever && batch->at != session->next) continue;
+      if (!too_large.empty() && batch->at != session->next) continue;
       const uint64_t bytes = batch->layout.extent_bytes();
-      if (bytes >= too_large || !PlaceOne(batch, turn.urgency)) {
-        too_large = std::min(too_large, bytes);
+      const auto refused = too_large.find(batch->stream->slot_bytes());
+      if ((refused != too_large.end() && bytes >= refused->second) || !PlaceOne(batch, turn.urgency)) {
+        uint64_t& least = too_large.try_emplace(batch->stream->slot_bytes(), bytes).first->second;
+        least = std::min(least, bytes);
         continue;
       }
       ++placed;
@@ -122,10 +125,11 @@ Scheduler::Turn Scheduler::TurnOf(Session* session) const {
 }
 
 bool Scheduler::PlaceOne(Batch* batch, uint64_t urgency) {
-  std::optional<ExtentRef> extent = pool_->Allocate(batch->layout.extent_bytes());
+  const uint64_t slot = batch->stream->slot_bytes();
+  std::optional<ExtentRef> extent = pool_->Allocate(batch->layout.extent_bytes(), slot);
   while (!extent) {
     if (!EvictFor(urgency)) return false;
-    extent = pool_->Allocate(batch->layout.extent_bytes());
+    extent = pool_->Allocate(batch->layout.extent_bytes(), slot);
   }
   batch->extent = *extent;
   batch->sequence = next_id_++;

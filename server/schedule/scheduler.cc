@@ -3,6 +3,8 @@
 #include "server/schedule/scheduler.h"
 
 #include <algorithm>
+#include <limits>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -40,6 +42,12 @@ void EraseOne(std::vector<T*>* list, T* item) {
   if (it == list->end()) return;
   *it = list->back();
   list->pop_back();
+}
+
+// How many slots an extent of `size` bytes touches at most, itself at a multiple of its size.
+uint64_t MostSlots(uint64_t slot, uint64_t size) {
+  const uint64_t farthest = slot - std::gcd(slot, size);  // into a slot that it begins
+  return (farthest + size + slot - 1) / slot;
 }
 
 }  // namespace
@@ -81,18 +89,16 @@ absl::StatusOr<SessionId> Scheduler::OpenSession(const StreamSpec& stream_spec, 
   return id;
 }
 
-// With k leases kept by the user of each session, and a batch of one of them, the arena is full at most.
+// With k leases kept by the user of each session, wherever they are, each session has a slot for a batch more.
 void Scheduler::UpdateMayKeep() {
-  double all = 0;  // of the arena, by one batch of each session
-  double largest = 0;
-  for (const auto& [id, session] : sessions_) {
-    const auto room = static_cast<double>(pool_->RoomFor(session->stream->spec.source->full_batch_bytes()));
-    const double part = 1 / std::max(room, 1.0);
-    all += part;
-    largest = std::max(largest, part);
+  absl::flat_hash_map<uint64_t, uint64_t> sessions;  // by the size of their slots
+  for (const auto& [id, session] : sessions_) ++sessions[session->stream->slot_bytes()];
+  may_keep_ = std::numeric_limits<uint64_t>::max();
+  for (const auto& [slot, waiting] : sessions) {
+    uint64_t taken = 0;  // slots, by one batch of each session
+    for (const auto& [size, count] : sessions) taken += count * MostSlots(slot, size);
+    may_keep_ = std::min(may_keep_, (std::max<uint64_t>(pool_->RoomFor(slot), 1) - 1) / taken);
   }
-  constexpr double kRounding = 1e-9;
-  may_keep_ = all > 0 ? static_cast<uint64_t>((1 - largest) / all + kRounding) : 0;
 }
 
 Stream* Scheduler::FindOrCreateStream(const StreamSpec& spec) {

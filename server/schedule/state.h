@@ -54,6 +54,7 @@ struct Stream {
   uint64_t delivered = 0;
 
   uint64_t Steps(uint64_t epoch) const { return spec.source->Steps(epoch); }
+  uint64_t slot_bytes() const { return spec.source->full_batch_bytes(); }  // its extents begin at multiples of that
 };
 
 struct Session {

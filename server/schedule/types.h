@@ -42,10 +42,11 @@ struct ExtentRef {
 class ExtentPool {
  public:
   virtual ~ExtentPool() = default;
-  virtual std::optional<ExtentRef> Allocate(uint64_t size) = 0;
+  // At a multiple of `slot` from the begin of a segment.
+  virtual std::optional<ExtentRef> Allocate(uint64_t size, uint64_t slot) = 0;
   virtual void Free(const ExtentRef& extent) = 0;
   virtual uint64_t largest_extent() const = 0;        // what an empty pool could allocate
-  virtual uint64_t RoomFor(uint64_t size) const = 0;  // how many extents of `size` bytes
+  virtual uint64_t RoomFor(uint64_t size) const = 0;  // slots of `size` bytes
   virtual uint64_t capacity_bytes() const = 0;
   virtual void Describe(const ExtentRef& extent, v1::BatchDescriptor* batch) const = 0;
   // False once nobody can map the extent who has not yet: a batch there is not kept for sessions to come.

@@ -77,13 +77,15 @@ class Model {
  public:
   explicit Model(uint64_t pages) : taken_(pages, false) {}
 
-  // Where the smallest run of free pages begins that holds `pages`, the first among equals.
-  std::optional<uint64_t> BestFit(uint64_t pages) const {
+  // The first page of a slot in the smallest run of free pages that holds `pages` from there on, the first among equals.
+  std::optional<uint64_t> BestFit(uint64_t pages, uint64_t slot) const {
     std::optional<uint64_t> best;
     uint64_t best_length = 0;
     for (const auto& [begin, length] : Runs()) {
-      if (length < pages || (best && length >= best_length)) continue;
-      best = begin;
+      uint64_t page = begin;
+      while (page % slot != 0) ++page;
+      if (page + pages > begin + length || (best && length >= best_length)) continue;
+      best = page;
       best_length = length;
     }
     return best;
@@ -129,8 +131,9 @@ TEST(ExtentAllocator, RandomUse_AgreesWithAModel) {
     for (int step = 0; step < 400; ++step) {
       if (random() % 2 == 0 || live.empty()) {
         const uint64_t want = 1 + random() % 12;
-        const std::optional<uint64_t> offset = allocator.Allocate(want * kPage);
-        const std::optional<uint64_t> expected = model.BestFit(want);
+        const uint64_t slot = random() % 2 == 0 ? 1 : want + random() % 3;
+        const std::optional<uint64_t> offset = allocator.Allocate(want * kPage, slot * kPage);
+        const std::optional<uint64_t> expected = model.BestFit(want, slot);
         ASSERT_EQ(offset.has_value(), expected.has_value());
         if (!offset) continue;
         ASSERT_EQ(*offset, (first + *expected) * kPage);

@@ -23,7 +23,7 @@ class SlotPool : public ExtentPool {
   explicit SlotPool(uint64_t count) : count_(count) {
     for (uint64_t i = 0; i < count; ++i) free_.push_back(i * kPage);
   }
-  std::optional<ExtentRef> Allocate(uint64_t size) override {
+  std::optional<ExtentRef> Allocate(uint64_t size, uint64_t) override {
     if (free_.empty()) return std::nullopt;
     const ExtentRef extent{0, free_.front(), size};
     free_.pop_front();

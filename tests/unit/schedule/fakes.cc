@@ -24,18 +24,28 @@ std::vector<FakePool::Range> FakePool::Gaps(uint64_t size, const std::map<uint64
   return gaps;
 }
 
-std::optional<ExtentRef> FakePool::Allocate(uint64_t size) {
+// Of the first slot that is wholly inside, or the last.
+std::optional<uint64_t> FakePool::OffsetIn(const Range& gap, uint64_t size, uint64_t slot, bool last) {
+  std::optional<uint64_t> found;
+  for (uint64_t offset = 0; offset + size <= gap.first + gap.second; offset += slot) {
+    if (offset >= gap.first && (last || !found)) found = offset;
+  }
+  return found;
+}
+
+std::optional<ExtentRef> FakePool::Allocate(uint64_t size, uint64_t slot) {
   EXPECT_GT(size, 0u);
   EXPECT_EQ(size % kPage, 0u);
   std::optional<ExtentRef> found;
   uint64_t found_gap = 0;
   for (uint32_t s = 0; s < segments_.size(); ++s) {
-    for (const auto& [offset, length] : Gaps(segments_[s].size, segments_[s].live)) {
-      if (length < size) continue;
+    for (const Range& gap : Gaps(segments_[s].size, segments_[s].live)) {
+      const std::optional<uint64_t> offset = OffsetIn(gap, size, slot, fit_ == Fit::kLast);
+      if (!offset) continue;
       if (found && fit_ == Fit::kFirst) continue;
-      if (found && fit_ == Fit::kBest && length >= found_gap) continue;
-      found_gap = length;
-      found = ExtentRef{s, fit_ == Fit::kLast ? offset + length - size : offset, size};
+      if (found && fit_ == Fit::kBest && gap.second >= found_gap) continue;
+      found_gap = gap.second;
+      found = ExtentRef{s, *offset, size};
     }
   }
   if (found) segments_[found->segment].live[found->offset] = size;
@@ -98,14 +108,14 @@ size_t FakePool::live() const {
   return sum;
 }
 
-bool FakePool::WouldFit(uint64_t size, const std::function<bool(const ExtentRef&)>& stays) const {
+bool FakePool::WouldFit(uint64_t size, uint64_t slot, const std::function<bool(const ExtentRef&)>& stays) const {
   for (uint32_t s = 0; s < segments_.size(); ++s) {
     std::map<uint64_t, uint64_t> left;
     for (const auto& [offset, length] : segments_[s].live) {
       if (stays({s, offset, length})) left[offset] = length;
     }
-    for (const auto& [offset, length] : Gaps(segments_[s].size, left)) {
-      if (length >= size) return true;
+    for (const Range& gap : Gaps(segments_[s].size, left)) {
+      if (OffsetIn(gap, size, slot, false)) return true;
     }
   }
   return false;

@@ -25,7 +25,7 @@ class FakePool : public ExtentPool {
 
   explicit FakePool(std::vector<uint64_t> segment_pages, Fit fit = Fit::kBest);
 
-  std::optional<ExtentRef> Allocate(uint64_t size) override;
+  std::optional<ExtentRef> Allocate(uint64_t size, uint64_t slot) override;
   void Free(const ExtentRef& extent) override;
   uint64_t largest_extent() const override;
   uint64_t RoomFor(uint64_t size) const override;
@@ -38,8 +38,8 @@ class FakePool : public ExtentPool {
   bool IsLive(const ExtentRef& extent) const;
   uint64_t used_bytes() const;
   size_t live() const;
-  // Whether `size` bytes would fit if only the extents that `stays` names were there.
-  bool WouldFit(uint64_t size, const std::function<bool(const ExtentRef&)>& stays) const;
+  // Whether `size` bytes would fit into a slot if only the extents that `stays` names were there.
+  bool WouldFit(uint64_t size, uint64_t slot, const std::function<bool(const ExtentRef&)>& stays) const;
   void AddSegment(uint64_t pages) { segments_.push_back({pages * kPage, {}}); }
 
   std::function<void(const ExtentRef&)> before_free = [](const ExtentRef&) {};
@@ -51,6 +51,7 @@ class FakePool : public ExtentPool {
   };
   using Range = std::pair<uint64_t, uint64_t>;  // offset, size
   static std::vector<Range> Gaps(uint64_t size, const std::map<uint64_t, uint64_t>& live);
+  static std::optional<uint64_t> OffsetIn(const Range& gap, uint64_t size, uint64_t slot, bool last);
 
   std::vector<Segment> segments_;
   const Fit fit_;

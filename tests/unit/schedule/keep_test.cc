@@ -2,6 +2,8 @@
 // How many leases a session's user may keep while he waits for more, and that with so many nobody waits for ever.
 #include <gtest/gtest.h>
 
+#include <random>
+
 #include "absl/strings/str_cat.h"
 #include "tests/support/status_matchers.h"
 #include "tests/unit/schedule/world.h"
@@ -49,7 +51,14 @@ TEST(KeepTest, BatchesOfSeveralSizes_CountWithWhatTheyTake) {
   World world({.pages = {16}});
   const SessionId a = world.Open(world.Add({.key = "a", .steps = 9, .pages = 1}));
   world.Open(world.Add({.key = "b", .steps = 9, .pages = 4}));
-  EXPECT_EQ(MayKeep(world, a), 2u);  // 2 x (1 + 4) + 4 of 16
+  EXPECT_EQ(MayKeep(world, a), 1u);  // the smaller may be in as many of the four places for the larger
+}
+
+TEST(KeepTest, SizesThatDoNotDivideEachOther_CountWithThePlacesTheyMayTouch) {
+  World world({.pages = {24}});
+  const SessionId a = world.Open(world.Add({.key = "a", .steps = 9, .pages = 3}));
+  world.Open(world.Add({.key = "b", .steps = 9, .pages = 4}));
+  EXPECT_EQ(MayKeep(world, a), 1u);  // 6 places for b: 1 of b, 2 that one of a touches; 8 for a: 1 and 2
 }
 
 TEST(KeepTest, SegmentsWithRestsThatFitNoBatch_CountWithoutThem) {
@@ -87,6 +96,50 @@ TEST(KeepTest, ReadersThatKeepAllTheyMay_GoOnForEver) {
       }
       for (const SessionId session : sessions) EXPECT_GT(world.Said(session).size(), 4u);
     }
+  }
+}
+
+// The batch that is kept is somewhere among what others left.
+TEST(KeepTest, RoomThatSmallerBatchesLeft_IsUsedFromPlaceToPlace) {
+  for (uint64_t left = 1; left <= 16; ++left) {
+    SCOPED_TRACE(left);
+    World world({.pages = {17}});
+    world.Close(Consume(&world, world.Add({.key = "small", .steps = 99}), left));
+    const SessionId large = world.Open(world.Add({.key = "large", .steps = 9, .pages = 8}));
+    world.Advance(large, {}, 1);
+    for (uint64_t step = 0; step < 9; ++step) {
+      world.MakeAll();
+      ASSERT_EQ(world.client(large).leases.size(), step == 0 ? 1 : 2);
+      world.Advance(large, step == 0 ? std::vector<LeaseId>() : std::vector{world.Leases(large).front()}, 1);
+    }
+  }
+}
+
+// Of sizes at random, each user keeps what he may, wherever it is.
+TEST(KeepTest, ReadersOfSeveralSizesThatKeepAllTheyMay_GoOnForEver) {
+  std::mt19937_64 random(5);
+  for (int world_number = 0; world_number < 200; ++world_number) {
+    SCOPED_TRACE(world_number);
+    constexpr FakePool::Fit kFits[] = {FakePool::Fit::kBest, FakePool::Fit::kFirst, FakePool::Fit::kLast};
+    World world({.pages = {10 + random() % 30, 10 + random() % 30}, .fit = kFits[world_number % 3]});
+    std::vector<SessionId> sessions;
+    for (uint64_t i = 0; i < 1 + random() % 4; ++i) {
+      const uint64_t pages = 1 + random() % 8;
+      sessions.push_back(world.Open(world.Add(
+          {.key = absl::StrCat("stream ", i), .steps = 7, .pages = pages, .last_pages = 1 + random() % pages})));
+    }
+    for (const SessionId session : sessions) world.Advance(session, {}, 1);
+    for (int round = 0; round < 60; ++round) {
+      world.MakeAll();
+      for (const SessionId session : sessions) {
+        const World::Client& client = world.client(session);
+        if (client.credits > 0) continue;  // waits
+        std::vector<LeaseId> release;
+        if (client.leases.size() > client.may_keep) release.push_back(client.leases[random() % client.leases.size()]);
+        world.Advance(session, release, 1);
+      }
+    }
+    for (const SessionId session : sessions) EXPECT_GT(world.Said(session).size(), 4u);
   }
 }
 
