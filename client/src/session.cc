@@ -28,6 +28,11 @@ constexpr absl::Duration kLook = absl::Milliseconds(20);
 // The daemon has used an announced batch's memory for another: it failed. So long the news may take.
 constexpr absl::Duration kEndFollows = absl::Seconds(1);
 
+// Who has not asked for so many of his usual pauses does something else, or can wait as well as others.
+constexpr int kPauses = 2;
+constexpr absl::Duration kLeastPause = absl::Milliseconds(50);
+constexpr absl::Duration kLongestPause = absl::Milliseconds(500);
+
 constexpr size_t kMostReleases = 4096;  // in a message, which a packet of the lane takes
 
 std::atomic<uint64_t> sessions_alive = 0;
@@ -104,6 +109,7 @@ absl::StatusOr<v1::SessionReply::Opened> Session::WaitOpened(absl::Time deadline
 absl::StatusOr<Session::Step> Session::Next(absl::Time deadline) {
   absl::MutexLock lock(&mu_);
   ++in_next_;
+  if (std::exchange(in_epoch_, false)) pause_ = std::max(absl::Now() - asked_, pause_ * 3 / 4);
   const absl::Cleanup left = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     --in_next_;
     asked_ = absl::Now();
@@ -159,6 +165,7 @@ absl::StatusOr<Session::Step> Session::Next(absl::Time deadline) {
     next_.set_step(0);
     return Step{nullptr, item.next_steps};
   }
+  in_epoch_ = true;
   next_.set_step(next_.step() + 1);
   --queued_batches_;
   if (item.leased) {
@@ -318,8 +325,13 @@ void Session::SeekLocked(const v1::Position& position) {
   pending_credits_ = 0;
 }
 
+absl::Duration Session::GiveBackAfterLocked() const {
+  if (!room_wanted_) return options_.give_back_after;
+  return std::min(options_.give_back_after, std::clamp(kPauses * pause_, kLeastPause, kLongestPause));
+}
+
 void Session::GiveBackIfIdleLocked() {
-  if (in_next_ > 0 || absl::Now() - asked_ < options_.give_back_after) return;
+  if (in_next_ > 0 || absl::Now() - asked_ < GiveBackAfterLocked()) return;
   if (!is_open_ || end_.ended || stopped_ || SeekingLocked()) return;
   const auto first = std::find_if(queue_.begin(), queue_.end(), [](const Item& item) { return item.batch != nullptr; });
   if (first != queue_.end() && first->leased && first->state() == BatchData::State::kSealed) SeekLocked(next_);
@@ -409,7 +421,7 @@ void Session::RunWriter() {
     } else {
       lingering_ = PendingLocked();
       waited = false;
-      if (!lingering_ && pending_.WaitWithTimeout(&mu_, options_.give_back_after)) GiveBackIfIdleLocked();
+      if (!lingering_ && pending_.WaitWithTimeout(&mu_, GiveBackAfterLocked())) GiveBackIfIdleLocked();
     }
   }
 }

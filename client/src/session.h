@@ -23,7 +23,8 @@
 // lease goes back: readers that each keep some of a small arena would wait for room for ever.
 //
 // When the first of the queue is there and nobody asks for it, the queue is given back after a while by a Seek to where
-// it begins, without credits: the batches stay in the arena until somebody needs their room.
+// it begins, without credits: the batches stay in the arena until somebody needs their room. Once the daemon has said
+// that others wait for room, the while is twice what the user usually takes from one batch to the next.
 //
 // Thread-safe. Lock order: write_mu_ before mu_.
 #pragma once
@@ -144,6 +145,7 @@ class Session : public LeaseOwner, public std::enable_shared_from_this<Session> 
   void KeepCopyLocked(std::shared_ptr<BatchData> copy) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void DropQueueLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void SeekLocked(const v1::Position& position) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Duration GiveBackAfterLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void GiveBackIfIdleLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void WakeForMakingLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);  // who waits for the first of the queue
   void FillRequestLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_mu_, mu_);
@@ -192,9 +194,12 @@ class Session : public LeaseOwner, public std::enable_shared_from_this<Session> 
   bool seek_pending_ ABSL_GUARDED_BY(mu_) = false;        // it is not written yet
   uint64_t seeks_ ABSL_GUARDED_BY(mu_) = 0;               // that are written and not answered
   std::deque<Item> queue_ ABSL_GUARDED_BY(mu_);
-  v1::Position next_ ABSL_GUARDED_BY(mu_);  // of what Next() gives
-  int in_next_ ABSL_GUARDED_BY(mu_) = 0;    // threads
-  absl::Time asked_ ABSL_GUARDED_BY(mu_);   // when the last one left
+  v1::Position next_ ABSL_GUARDED_BY(mu_);         // of what Next() gives
+  int in_next_ ABSL_GUARDED_BY(mu_) = 0;           // threads
+  absl::Time asked_ ABSL_GUARDED_BY(mu_);          // when the last one left
+  bool in_epoch_ ABSL_GUARDED_BY(mu_) = false;     // it left with a batch
+  absl::Duration pause_ ABSL_GUARDED_BY(mu_);      // the longest of late between a batch and the next call
+  bool room_wanted_ ABSL_GUARDED_BY(mu_) = false;  // by others
   uint64_t queued_batches_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t held_ ABSL_GUARDED_BY(mu_) = 0;               // leases that the user holds
   uint64_t may_keep_ ABSL_GUARDED_BY(mu_) = UINT64_MAX;  // of them, while he waits for more

@@ -136,6 +136,12 @@ absl::Status Session::HandleReply(v1::SessionReply& reply) {
     case v1::SessionReply::kCopyFree:
       HandleCopyFree(reply.copy_free().claim());
       return absl::OkStatus();
+    case v1::SessionReply::kRoomWanted: {
+      absl::MutexLock lock(&mu_);
+      room_wanted_ = true;
+      pending_.Signal();  // the writer waits for longer
+      return absl::OkStatus();
+    }
     case v1::SessionReply::kAttached:
     case v1::SessionReply::MESSAGE_NOT_SET:
       break;

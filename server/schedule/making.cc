@@ -69,6 +69,7 @@ void Scheduler::Place() {
   // What was refused, by slots: no use in trying as much for a less urgent one.
   absl::flat_hash_map<uint64_t, uint64_t> too_large;
   uint64_t placed = 0;
+  std::vector<const Session*> waiting;  // for room
   while (!turns.empty()) {
     std::pop_heap(turns.begin(), turns.end());
     const Turn turn = turns.back();
@@ -85,6 +86,7 @@ void Scheduler::Place() {
       if ((refused != too_large.end() && bytes >= refused->second) || !PlaceOne(batch, turn.urgency)) {
         uint64_t& least = too_large.try_emplace(batch->stream->slot_bytes(), bytes).first->second;
         least = std::min(least, bytes);
+        if (batch->at == session->next) waiting.push_back(session);
         continue;
       }
       ++placed;
@@ -93,9 +95,22 @@ void Scheduler::Place() {
     turns.push_back(TurnOf(session));
     std::push_heap(turns.begin(), turns.end());
   }
+  TellOthers(waiting);
   if (placed == 0) return;
   for (const auto& [id, session] : sessions_) {
     session->passed_over = session->WaitsForRoom() ? session->passed_over + placed : 0;
+  }
+}
+
+void Scheduler::TellOthers(const std::vector<const Session*>& waiting) {
+  if (waiting.empty()) return;
+  for (const auto& [id, session] : sessions_) {
+    if (session->told_of_others || session->leases.empty()) continue;
+    if (waiting.size() == 1 && waiting.front() == session.get()) continue;
+    session->told_of_others = true;
+    v1::SessionReply reply;
+    reply.mutable_room_wanted();
+    actions_->Send(id, std::move(reply));
   }
 }
 

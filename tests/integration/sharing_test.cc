@@ -111,7 +111,6 @@ TEST_F(SharingTest, ReadersThatNobodyAsks_LeaveWhatTheyReadAheadToOthers) {
   IngestSamples("shared", MakeSamples(384, 2, 64));
   LoaderOptions options = Read("shared", 32, /*epochs=*/2);
   options.plan.set_shuffle(true);
-  options.give_back_after = absl::Milliseconds(50);
   std::vector<Loader> idle;
   std::optional<Batch> held[3];
   for (std::optional<Batch>& batch : held) {

@@ -70,7 +70,8 @@ struct LoaderOptions {
   absl::Duration open_timeout = absl::Seconds(60);
   absl::Duration reconnect_timeout = absl::Seconds(60);  // without progress; zero: never connect again
   // Who does not call Next() for so long gives back what was read ahead, for others may need the room. Where nobody did
-  // it is there again at once. From 10 ms on.
+  // it is there again at once. When others do wait for room, who does not call for twice as long as usual, from 50 to
+  // 500 ms, gives it back then. From 10 ms on.
   absl::Duration give_back_after = absl::Seconds(5);
 };
 

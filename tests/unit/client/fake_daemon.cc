@@ -85,6 +85,13 @@ uint64_t FakeDaemon::announced() const {
   return announced_.size();
 }
 
+void FakeDaemon::TellRoomIsWanted() {
+  absl::MutexLock lock(&mu_);
+  v1::SessionReply reply;
+  reply.mutable_room_wanted();
+  for (Client* client : clients_) client->stream->Write(reply);
+}
+
 void FakeDaemon::SetPaused(bool paused) {
   absl::MutexLock lock(&mu_);
   paused_ = paused;

@@ -54,6 +54,7 @@ class FakeDaemon final : public v1::Stoker::Service {
   void Seal(bool wrongly = false);
   // Sessions that were announced batch `step` end, and it fails from now on.
   void FailAnnounced(uint64_t step, grpc::StatusCode code, const std::string& message);
+  void TellRoomIsWanted();  // every session
   // No batch is sent until it is unpaused.
   void SetPaused(bool paused);
   // What sessions ask for waits until it listens again.

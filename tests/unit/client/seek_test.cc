@@ -239,6 +239,36 @@ TEST_F(SeekTest, WhenNobodyAsks_WhatWasReadAheadIsGivenBack_AndIsThereAgain) {
   EXPECT_GE(daemon_->seeks(), 6u);
 }
 
+TEST_F(SeekTest, WhenOthersWantRoom_WhatWasReadAheadIsGivenBackSoon) {
+  ASSERT_OK_AND_ASSIGN(Loader loader, Open());
+  EXPECT_EQ(NextOf(loader), "0:0");
+  EXPECT_EQ(NextOf(loader), "0:1");
+  absl::SleepFor(absl::Milliseconds(200));
+  EXPECT_EQ(daemon_->seeks(), 0u);
+  const absl::Time told = absl::Now();
+  daemon_->TellRoomIsWanted();
+  EXPECT_TRUE(daemon_->AwaitLeases(0));
+  EXPECT_LT(absl::Now() - told, absl::Seconds(3));  // 5 s without
+  EXPECT_EQ(daemon_->seeks(), 1u);
+  EXPECT_EQ(NextOf(loader), "0:2");
+  EXPECT_TRUE(daemon_->AwaitLeases(0)) << "from then on";
+  EXPECT_EQ(daemon_->seeks(), 2u);
+}
+
+// Who takes his time for each batch is not done with it.
+TEST_F(SeekTest, WhenOthersWantRoom_WhoPausesAsUsualKeepsWhatWasReadAhead) {
+  ASSERT_OK_AND_ASSIGN(Loader loader, Open());
+  EXPECT_EQ(NextOf(loader), "0:0");
+  for (const char* expected : {"0:1", "0:2"}) {
+    absl::SleepFor(absl::Milliseconds(150));
+    EXPECT_EQ(NextOf(loader), expected);
+  }
+  daemon_->TellRoomIsWanted();
+  absl::SleepFor(absl::Milliseconds(150));
+  EXPECT_EQ(NextOf(loader), "0:3");
+  EXPECT_EQ(daemon_->seeks(), 0u);
+}
+
 TEST_F(SeekTest, BatchThatIsBeingMade_IsNotGivenBack) {
   options_.give_back_after = absl::Milliseconds(20);
   StartDaemon();

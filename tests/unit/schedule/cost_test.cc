@@ -106,6 +106,7 @@ class Crowd : public Actions {
   }
 
   void Send(SessionId session, v1::SessionReply reply) override {
+    if (!reply.has_ready()) return;
     ready_ += 1 + static_cast<uint64_t>(reply.following_size());
     held_[session].push_back(reply.ready().lease());
     for (const v1::SessionReply::Ready& ready : reply.following()) held_[session].push_back(ready.lease());

@@ -99,6 +99,24 @@ TEST(KeepTest, ReadersThatKeepAllTheyMay_GoOnForEver) {
   }
 }
 
+TEST(KeepTest, WhoHoldsLeasesIsToldThatAnotherWaits_TheOtherIsNot) {
+  World world({.pages = {3}});
+  const StreamSpec stream = world.Add({.key = "a", .steps = 9});
+  const SessionId holder = world.Open(stream);
+  const SessionId waiter = world.Open(world.Add({.key = "b", .steps = 9}));
+  const SessionId idle = world.Open(stream);
+  world.Advance(holder, {}, 2);
+  world.Advance(waiter, {}, 1);
+  world.MakeAll();
+  EXPECT_FALSE(world.client(holder).room_wanted);
+  world.Advance(waiter, {}, 1);
+  EXPECT_TRUE(world.client(holder).room_wanted);
+  EXPECT_FALSE(world.client(waiter).room_wanted);
+  EXPECT_FALSE(world.client(idle).room_wanted);
+  world.Advance(holder, {}, 1);
+  EXPECT_TRUE(world.client(waiter).room_wanted);
+}
+
 // The batch that is kept is somewhere among what others left.
 TEST(KeepTest, RoomThatSmallerBatchesLeft_IsUsedFromPlaceToPlace) {
   for (uint64_t left = 1; left <= 16; ++left) {

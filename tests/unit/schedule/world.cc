@@ -309,6 +309,12 @@ void World::Send(SessionId session, v1::SessionReply reply) {
     for (const v1::SessionReply::Ready& ready : reply.following()) SendReady(session, &client, ready);
     return;
   }
+  if (reply.has_room_wanted()) {
+    EXPECT_FALSE(client.room_wanted) << "session " << session << " is told twice";
+    EXPECT_FALSE(client.leases.empty()) << "session " << session << " has nothing to give back";
+    client.room_wanted = true;
+    return;
+  }
   ASSERT_TRUE(reply.has_end_of_epoch());
   EXPECT_EQ(client.next.epoch, reply.end_of_epoch().epoch());
   EXPECT_EQ(client.next.step, client.spec.source->Steps(client.next.epoch)) << "an end of epoch before its end";

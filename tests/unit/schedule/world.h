@@ -52,9 +52,10 @@ class World : private Actions {
     Position next;
     uint64_t end_epoch = 0;
     uint32_t credits = 0;
-    bool started = false;   // advanced at least once
-    bool announce = false;  // has asked for it
-    uint64_t may_keep = 0;  // as it was told last
+    bool started = false;      // advanced at least once
+    bool announce = false;     // has asked for it
+    uint64_t may_keep = 0;     // as it was told last
+    bool room_wanted = false;  // as it was told
     std::vector<LeaseId> leases;
     std::set<LeaseId> stale;  // of the place before a Seek: what becomes of them is nobody's business
     std::vector<std::string> said;
