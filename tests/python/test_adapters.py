@@ -189,6 +189,36 @@ def test_a_dataloader_reads_every_sample_once_in_each_epoch(client, workers, con
     assert len(dataset) == 7
 
 
+@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_workers_are_in_one_epoch_whatever_came_before(client, context, persistent):
+    """An epoch left early, one without workers, one with fewer, and a generator of seeds set back to where it was."""
+    import stoker.torch
+
+    dataset = stoker.torch.Dataset(
+        "numbers", stoker.gaf("gasf"), client=client, batch_size=4, shuffle=True, rank=0, world_size=1
+    )
+
+    def open_loader(workers):
+        several = {"num_workers": workers, "multiprocessing_context": context, "persistent_workers": persistent, "timeout": 60}
+        return torch.utils.data.DataLoader(dataset, batch_size=None, **(several if workers else {}))
+
+    def epoch_of(loader):
+        samples = [i for batch in loader for i in batch["index"].tolist()]
+        assert sorted(samples) == list(range(50))
+        return tuple(samples)
+
+    both = open_loader(2)
+    next(iter(both))
+    epochs = [epoch_of(both)]
+    next(iter(open_loader(0)))
+    epochs += [epoch_of(both), epoch_of(open_loader(0)), epoch_of(open_loader(1)), epoch_of(both)]
+    for _ in range(2):
+        torch.manual_seed(1)
+        epochs.append(epoch_of(open_loader(2)))
+    assert len(set(epochs)) == len(epochs)
+
+
 def test_persistent_workers_advance_their_epochs(client):
     import stoker.torch
 

@@ -169,6 +169,7 @@ void BindBatch(nb::module_& module);
 void BindClient(nb::module_& module);
 void BindDevice(nb::module_& module);
 void BindEmbedded(nb::module_& module);
+void BindIterations(nb::module_& module);
 void BindLoader(nb::module_& module);
 
 }  // namespace stoker::python

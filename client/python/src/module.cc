@@ -118,4 +118,5 @@ NB_MODULE(_stoker, module) {
   python::BindDevice(module);
   python::BindClient(module);
   python::BindEmbedded(module);
+  python::BindIterations(module);
 }

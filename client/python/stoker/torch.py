@@ -11,17 +11,20 @@ A :class:`stoker.Loader` needs no DataLoader around it, and is faster without.
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from . import ranks
+from . import _stoker, ranks
 from .batch import Batch
 from .loader import Loader
 
 _MOST_WORKERS = 1024
+_REMEMBERED = 64  # iterations
+_KEY_BITS = 39
 
 
 def tensors(batch: Batch) -> dict[str, torch.Tensor]:
@@ -61,11 +64,14 @@ class Dataset(IterableDataset[Any]):
         self._loader: Loader[Any] | None = None
         self._share = (0, 1)
         self._pid = os.getpid()
-        # Shared with workers: the first epoch, and how many each worker has begun since.
-        self._epochs = torch.zeros(1 + _MOST_WORKERS, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
-        self._epochs[0] = epoch
+        self._iterators = 0  # that this process made
+        self._resumed: int | None = None  # the epoch that a worker's next iteration was told
+        # Shared with workers: the epoch of iteration 1, the iterations that there were, and each worker's last one.
+        self._shared = torch.zeros(1 + _REMEMBERED + _MOST_WORKERS, dtype=torch.int64)
+        self._shared.share_memory_()  # type: ignore[no-untyped-call]
+        self._shared[0] = epoch
 
-    def _open(self) -> Loader[Any]:
+    def _open(self, epoch: int) -> Loader[Any]:
         info = get_worker_info()
         share = (0, 1) if info is None else (info.id, info.num_workers)
         # One that a worker has inherited is where its parent was, not where this worker is to begin.
@@ -76,41 +82,63 @@ class Dataset(IterableDataset[Any]):
                 *self._arguments,
                 rank=self._rank * share[1] + share[0],
                 world_size=self._world_size * share[1],
-                epoch=self._epoch(),
+                epoch=epoch,
                 **self._options,
             )
         return self._loader
 
-    def _epoch(self) -> int:
-        """Of this process' next iteration."""
-        return int(self._epochs[0] + self._epochs[1 + self._share[0]])
+    def _table(self) -> Any:
+        return self._shared[1 : 1 + _REMEMBERED].numpy()
+
+    def _next_epoch(self) -> int:
+        return int(self._shared[0]) + _stoker.last_iteration(self._table())
+
+    def _begin(self, key: int) -> int:
+        """Joins the iteration of ``key``, or begins it. Its epoch."""
+        info = get_worker_info()
+        last = self._shared[1 + _REMEMBERED :][0 if info is None else info.id]
+        number = _stoker.join_iteration(self._table(), key, int(last))
+        last.fill_(number)
+        if self._resumed is not None:
+            self._shared[0] = self._resumed - (number - 1)  # as each worker finds it
+            self._resumed = None
+        return int(self._shared[0]) + number - 1
 
     def __iter__(self) -> Iterator[Any]:
+        # All workers of an iteration have the same seed but for their number, and make as many iterators.
+        self._iterators += 1
+        info = get_worker_info()
+        key = secrets.randbits(_KEY_BITS) if info is None else (info.seed - info.id + self._iterators) % (1 << _KEY_BITS)
+        return self._iterate(key)
+
+    def _iterate(self, key: int) -> Iterator[Any]:
         # Nothing happens before the first next(): who makes an iterator of an ended epoch and drops it begins no epoch.
-        loader = self._open()
-        loader.set_epoch(self._epoch())  # keeps the place of a state inside this epoch
-        self._epochs[1 + self._share[0]] += 1
+        epoch = self._begin(key)
+        loader = self._open(epoch)
+        loader.set_epoch(epoch)  # keeps the place of a state inside this epoch
         yield from loader
 
     def __len__(self) -> int:
-        return len(self._open())
+        return len(self._open(self._next_epoch()))
 
     def set_epoch(self, epoch: int) -> None:
         """The following iteration reads ``epoch``. Not needed."""
-        self._epochs.zero_()
-        self._epochs[0] = epoch
+        self._shared[0] = epoch - _stoker.last_iteration(self._table())
         if self._loader is not None and self._pid == os.getpid():
             self._loader.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """Of this process' share: :meth:`stoker.Loader.state_dict`."""
-        return self._open().state_dict()
+        return self._open(self._next_epoch()).state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The following iteration of this process' share goes on where ``state`` was saved; errors as of the loader's."""
-        loader = self._open()
+        loader = self._open(self._next_epoch())
         loader.load_state_dict(state)
-        self._epochs[1 + self._share[0]] = loader.epoch - self._epochs[0]
+        if get_worker_info() is None:
+            self.set_epoch(loader.epoch)
+        else:
+            self._resumed = loader.epoch
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_loader": None}
