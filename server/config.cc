@@ -169,6 +169,7 @@ absl::StatusOr<DaemonOptions> ResolveConfig(const v1::Config& config) {
   if (options.workers > 0 && ::access(options.worker_program.c_str(), X_OK) != 0) {
     return Annotate(ErrnoStatus(errno, "run", options.worker_program), "worker_program");
   }
+  options.temporary = config.temporary();
   STOKER_ASSIGN_OR_RETURN(options.log_level, ParseLogLevel(config.log_level()));
   return options;
 }
@@ -178,6 +179,7 @@ std::string DescribeOptions(const DaemonOptions& options) {
       "socket: ", options.socket,
       options.socket_group.empty() ? "" : absl::StrCat(" (group ", options.socket_group, ")"),
       "\nlisten: ", options.listen.empty() ? "no TCP" : options.listen, "\ncache_dir: ", options.cache_dir,
+      options.temporary ? "\ntemporary: yes" : "",
       "\nroots: ", options.roots.empty() ? "none: nothing can be ingested" : absl::StrJoin(options.roots, ", "),
       "\narena_bytes: ", options.arena_bytes, "\nsegment_bytes: ", options.segment_bytes,
       "\nworkers: ", options.workers == 0 ? "0 (batches are made in the daemon)" : absl::StrCat(options.workers),

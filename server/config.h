@@ -28,6 +28,7 @@ struct DaemonOptions {
   absl::Duration part_deadline;
   absl::Duration drain_deadline;
   std::string worker_program;
+  bool temporary = false;
   log::Level log_level = log::Level::kInfo;
 };
 

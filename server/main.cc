@@ -7,12 +7,14 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <filesystem>
 #include <iostream>
 
 #include "absl/synchronization/mutex.h"
 #include "server/arena/capacity.h"
 #include "server/config.h"
 #include "server/daemon.h"
+#include "server/ingest/cache.h"
 #include "server/log.h"
 #include "server/notify.h"
 #include "shared/base/option_checks.h"
@@ -88,6 +90,9 @@ void AddOptions(CLI::App* app, CommandLine* line) {
   number(
       "--drain-deadline", [flags](double s) { flags->set_drain_deadline_seconds(s); },
       "Seconds from SIGTERM to the end, at most (default: 10)");
+  app->add_flag_callback(
+      "--temporary", [flags] { flags->set_temporary(true); },
+      "Remove the socket's directory at the end, with the cache if that is in it");
   app->add_flag("--check-config", line->check_config, "Say what would be done, and exit");
   app->set_version_flag("--version", kVersion);
   app->footer(
@@ -140,6 +145,15 @@ void RaiseDescriptorLimit() {
   ::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+// What a daemon of one program leaves: who started it may be dead.
+void RemoveTemporary(const DaemonOptions& options) {
+  const std::filesystem::path directory = std::filesystem::path(options.socket).parent_path();
+  const std::filesystem::path cache = options.cache_dir;
+  if (cache.parent_path() == directory) ingest::CacheDir(cache).Remove();
+  std::error_code error;
+  std::filesystem::remove(directory, error);
+}
+
 absl::Status Serve(const DaemonOptions& options) {
   log::SetLevel(options.log_level);
   // Blocked in every thread that is started from here on; this one waits for them. Workers start with none blocked.
@@ -153,11 +167,13 @@ absl::Status Serve(const DaemonOptions& options) {
   grpc_init();
   RaiseDescriptorLimit();
   NotifyServiceManager("STATUS=Reserving shared memory");
-  STOKER_ASSIGN_OR_RETURN(const std::unique_ptr<Daemon> daemon,
+  STOKER_ASSIGN_OR_RETURN(std::unique_ptr<Daemon> daemon,
                           Daemon::Start(options, [] { NotifyServiceManager("READY=1\nSTATUS=Serving"); }));
   ServeUntilSignal(*daemon, signals);
   NotifyServiceManager("STOPPING=1\nSTATUS=Draining");
   daemon->Stop();
+  daemon.reset();
+  if (options.temporary) RemoveTemporary(options);
   log::Info("stopped");
   return absl::OkStatus();
 }

@@ -63,8 +63,9 @@ absl::StatusOr<std::string> MakeDirectory() {
 
 std::vector<std::string> CommandLine(const EmbeddedDaemonOptions& options, const std::string& program,
                                      const std::string& directory, const std::string& socket) {
-  std::vector<std::string> line = {program, "--socket", socket, "--cache-dir",
-                                   options.cache_dir.empty() ? directory + "/cache" : options.cache_dir};
+  std::vector<std::string> line = {program,       "--temporary",
+                                   "--socket",    socket,
+                                   "--cache-dir", options.cache_dir.empty() ? directory + "/cache" : options.cache_dir};
   line.insert(line.end(), {"--arena-bytes", options.arena_bytes, "--workers", options.workers});
   for (const std::string& root : options.roots) line.insert(line.end(), {"--root", root});
   line.insert(line.end(), options.extra.begin(), options.extra.end());

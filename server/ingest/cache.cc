@@ -44,10 +44,15 @@ absl::Status CacheDir::Make() const {
   return absl::OkStatus();
 }
 
+void CacheDir::Remove() const {
+  std::error_code error;
+  for (const std::string& path : {stores(), staging(), datasets(), lock()}) std::filesystem::remove_all(path, error);
+  std::filesystem::remove(path_, error);
+}
+
 absl::StatusOr<UniqueFd> CacheDir::Lock() const {
-  const std::string path = path_ + "/lock";
-  STOKER_ASSIGN_OR_RETURN(UniqueFd fd, OpenFile(path, O_RDWR | O_CREAT, 0644));
-  STOKER_RETURN_IF_ERROR(LockFile(fd.get(), path, kLockTimeout, nullptr));
+  STOKER_ASSIGN_OR_RETURN(UniqueFd fd, OpenFile(lock(), O_RDWR | O_CREAT, 0644));
+  STOKER_RETURN_IF_ERROR(LockFile(fd.get(), lock(), kLockTimeout, nullptr));
   return fd;
 }
 

@@ -22,12 +22,16 @@ class CacheDir {
   std::string stores() const { return path_ + "/stores"; }
   std::string staging() const { return path_ + "/staging"; }
   std::string datasets() const { return path_ + "/datasets"; }
+  std::string lock() const { return path_ + "/lock"; }
   std::string Store(const std::string& id) const { return stores() + "/" + id; }
   std::string Staging(const std::string& id) const { return staging() + "/" + id; }
   std::string Record(const std::string& name) const { return datasets() + "/" + name + ".json"; }
 
   // Makes the directories that are missing. PermissionDenied, ResourceExhausted.
   absl::Status Make() const;
+
+  // Removes all stores and data sets, and the directory if nothing else is in it. Nobody may be using them.
+  void Remove() const;
 
   // Held while names or stores change: short, so waiting long means that something is stuck. FailedPrecondition then.
   absl::StatusOr<UniqueFd> Lock() const;

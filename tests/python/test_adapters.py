@@ -219,6 +219,17 @@ def test_workers_are_in_one_epoch_whatever_came_before(client, context, persiste
     assert len(set(epochs)) == len(epochs)
 
 
+def test_a_transform_that_returns_a_batch_gives_its_tensors(client):
+    import stoker.torch
+
+    dataset = stoker.torch.Dataset(
+        "numbers", stoker.gaf("gasf"), client=client, batch_size=8, transform=stoker.Batch.copy, rank=0, world_size=1
+    )
+    batch = next(iter(torch.utils.data.DataLoader(dataset, batch_size=None)))
+    assert isinstance(batch["gasf"], torch.Tensor)
+    assert batch["index"].tolist() == list(range(8))
+
+
 def test_persistent_workers_advance_their_epochs(client):
     import stoker.torch
 

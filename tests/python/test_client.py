@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +172,48 @@ def test_embedded_leaves_nothing():
     assert not directory.exists()
     assert not Path("/proc", str(pid)).exists()
     assert not any(Path("/dev/shm", name).exists() for name in segments)
+
+
+@pytest.mark.parametrize("ending", ["os.kill(os.getpid(), signal.SIGKILL)", "os.kill(os.getpid(), signal.SIGTERM)", "os._exit(3)"])
+def test_embedded_leaves_nothing_however_its_program_ends(tmp_path, ending):
+    program = f"""
+import os, signal, stoker
+import numpy as np
+np.save("numbers.npy", np.zeros((4, 1, 8)))
+daemon = stoker.embedded(arena_bytes="8MiB", workers=1)
+daemon.client.ingest("numbers", "numbers.npy")
+print(daemon.pid, flush=True)
+{ending}
+"""
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    ended = subprocess.run([sys.executable, "-c", program], env=environment, cwd=tmp_path, stdout=subprocess.PIPE, check=False)
+    assert ended.returncode != 0
+    assert ended.stdout.strip().isdigit()
+    deadline = time.monotonic() + 30
+    while list(tmp_path.glob("stoker-embedded-*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert [path.name for path in tmp_path.iterdir()] == ["numbers.npy"]
+
+
+def test_embedded_lives_as_long_as_its_client(tmp_path):
+    np.save(tmp_path / "numbers.npy", np.zeros((4, 1, 8)))
+
+    def open_loader():
+        daemon = stoker.embedded(arena_bytes="8MiB", workers=1)
+        daemon.client.ingest("numbers", tmp_path / "numbers.npy")
+        return stoker.Loader("numbers", batch_size=2, client=daemon.client, rank=0, world_size=1)
+
+    loader = open_loader()
+    gc.collect()
+    assert sum(batch.samples for batch in loader) == 4
+    pid = loader._client._daemon.pid
+    loader.close()
+    del loader
+    gc.collect()
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not Path(f"/proc/{pid}").exists()
 
 
 def test_embedded_that_cannot_start_says_why(tmp_path, monkeypatch):

@@ -248,6 +248,13 @@ def test_wrong_options_name_themselves(loader, client):
         ({"timeout": "1"}, "loader: timeout '1': must be a number"),
         ({"open_timeout": None}, "loader: open_timeout None: must be a number"),
         ({"transport": 1}, "loader: transport 1: must be a string"),
+        ({"dataset": ""}, "loader: dataset '': must be a name"),
+        ({"dataset": "num\udcff"}, "loader: dataset 'num.*': must be text in UTF-8"),
+        ({"shuffle": "no"}, "loader: shuffle 'no': must be True or False"),
+        ({"drop_last": 2}, "loader: drop_last 2: must be True or False"),
+        ({"timeout": float("nan")}, "loader: timeout nan: must be a number"),
+        ({"reconnect_timeout": -1}, "loader: reconnect_timeout -1: must be at least 0"),
+        ({"world_size": 0, "rank": 0}, "loader: world_size 0: must be at least 1"),
     ],
 )
 def test_values_of_the_wrong_kind_are_named(client, options, said):
@@ -265,6 +272,8 @@ def test_values_of_the_wrong_kind_are_named(client, options, said):
         (lambda: stoker.gaf(sample_range=1), r"gaf: sample_range 1: must be \(low, high\)"),
         (lambda: stoker.gaf(scale=(0, 1, 2)), r"gaf: scale \(0, 1, 2\): must be \(low, high\)"),
         (lambda: stoker.gaf(scale=("0", 1)), "gaf: scale '0': must be a number"),
+        (lambda: stoker.gaf(scale=(float("nan"), 1)), "gaf: scale nan: must be a number"),
+        (lambda: stoker.gaf(scale=(0, float("inf"))), r"gaf: scale \(0, inf\): must be \(low, high\), both finite"),
         (lambda: stoker.graph(5), "graph: tensors 5: must be a string or several"),
         (lambda: stoker.graph(rbf=(80, 0)), r"graph: rbf \(80, 0\): must be \(bins, low, high\)"),
         (lambda: stoker.graph(line_graph=True), "graph: line_graph True: must be a string"),

@@ -7,6 +7,7 @@ value does not fit.
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 from collections.abc import Iterable
@@ -29,27 +30,58 @@ def whole(name: str, value: Any, least: int = 0, most: int = 2**64 - 1) -> int:
 
 
 def number(name: str, value: Any) -> float:
-    """A number."""
+    """A number, or infinity."""
     if isinstance(value, str):  # float() would take it
         raise _wrong(name, value, "a number")
     try:
-        return float(value)
-    except TypeError:
+        found = float(value)
+    except (TypeError, ValueError):
         raise _wrong(name, value, "a number") from None
+    if math.isnan(found):
+        raise _wrong(name, value, "a number")
+    return found
+
+
+def seconds(name: str, value: Any) -> float:
+    """A number from 0 on."""
+    if number(name, value) < 0:
+        raise InvalidRequest(f"{name} {value}: must be at least 0")
+    return float(value)
+
+
+def flag(name: str, value: Any) -> bool:
+    """True or False; None is False, as for DataLoader. A string would always be true."""
+    if isinstance(value, str) or value not in (True, False, None):
+        raise _wrong(name, value, "True or False")
+    return bool(value)
 
 
 def interval(name: str, value: Any) -> dict[str, float]:
     """``(low, high)`` as ``stoker.v1.Range``."""
     if isinstance(value, str) or not isinstance(value, Iterable) or len(ends := tuple(value)) != 2:
         raise _wrong(name, value, "(low, high)")
-    return {"low": number(name, ends[0]), "high": number(name, ends[1])}
+    low, high = number(name, ends[0]), number(name, ends[1])
+    if math.isinf(low) or math.isinf(high):
+        raise _wrong(name, value, "(low, high), both finite")
+    return {"low": low, "high": high}
 
 
 def text(name: str, value: Any) -> str:
-    """A string."""
+    """A string, as UTF-8 has it."""
     if not isinstance(value, str):
         raise _wrong(name, value, "a string")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise _wrong(name, value, "text in UTF-8") from None
     return value
+
+
+def name_of(name: str, value: Any) -> str:
+    """A string that is not empty."""
+    if not text(name, value):
+        raise _wrong(name, value, "a name")
+    return str(value)
 
 
 def texts(name: str, value: Any) -> list[str]:

@@ -59,6 +59,8 @@ class Batch(Mapping[str, Array]):
     samples: int
 
     def __init__(self, raw: _stoker.Batch) -> None:
+        if not isinstance(raw, _stoker.Batch):  # DataLoader tries, and takes a dictionary when it sees a TypeError
+            raise TypeError(f"a Batch is made by Batch.from_arrays(), not of a {type(raw).__name__}")
         self._raw: _stoker.Batch | None = raw
         self._names: tuple[str, ...] = raw.names()
         self._arrays: dict[str, Array] = {}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from . import _process, _stoker
-from ._arguments import constant, number, path, paths, text, texts
+from ._arguments import constant, name_of, path, paths, seconds, texts
 from .status import Dataset, Ingested, Status, load
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -27,8 +27,9 @@ class Client:
     """
 
     def __init__(self, address: str | os.PathLike[str] | None = None, *, timeout: float = 10.0) -> None:
+        self._daemon: Any = None  # an embedded one, for as long as this is there
         self._asked = "" if address is None else os.fspath(address)
-        self._timeout = number("connect: timeout", timeout)
+        self._timeout = seconds("connect: timeout", timeout)
         self._connect()
 
     def _connect(self) -> _stoker.Client:
@@ -70,7 +71,7 @@ class Client:
 
     def dataset(self, name: str) -> Dataset:
         """One data set; :class:`stoker.NotFound` if there is none."""
-        (info,) = json.loads(self._handle().datasets(text("data set", name)))["datasets"]
+        (info,) = json.loads(self._handle().datasets(name_of("data set", name)))["datasets"]
         return load(Dataset, info)
 
     def drop(self, name: str) -> bool:
@@ -78,7 +79,7 @@ class Client:
 
         :class:`stoker.WrongState` while somebody reads it.
         """
-        return self._handle().drop(text("data set", name))
+        return self._handle().drop(name_of("data set", name))
 
     def ingest(
         self,
@@ -184,7 +185,7 @@ class Client:
             "crystal": _known(crystal),
         }
         request = {
-            "name": text("ingest: name", name),
+            "name": name_of("ingest: name", name),
             "source": paths("ingest: source", source),
             "options": {**(_known(given) or {}), **(options or {})},
         }

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from . import _process, _stoker
-from ._arguments import number, path, paths, texts
+from ._arguments import path, paths, seconds, texts
 from .client import Client
 from .errors import NotFound
 
@@ -43,6 +43,7 @@ class Embedded:
         """A connection to it."""
         if self._client is None:
             self._client = Client(self.address)
+            self._client._daemon = self  # which does not end while somebody may read from it
         return self._client
 
     def close(self) -> None:
@@ -59,6 +60,7 @@ class Embedded:
         for client in list(_process.clients):
             if client.address == self.address:
                 client._disconnect()
+        self._client = None
         self._native.stop()
 
     def __enter__(self) -> Embedded:
@@ -118,7 +120,7 @@ def embedded(
             "" if cache_dir is None else path("embedded: cache_dir", cache_dir),
             paths("embedded: roots", roots),
             texts("embedded: extra", extra),
-            number("embedded: timeout", timeout),
+            seconds("embedded: timeout", timeout),
         )
     )
     _process.remember_pollers(before)

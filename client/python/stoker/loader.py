@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic
 
 from . import _process, _stoker, ranks
-from ._arguments import number, text, whole
+from ._arguments import name_of, seconds, text, whole
 from .batch import Batch
 from .client import Client
 from .device import DeviceBatch, Placement, place
@@ -138,8 +138,6 @@ class Loader(Generic[T]):
             raise InvalidRequest(f"loader: recipe {recipe!r}: must be stoker.gaf(...), stoker.graph(...) or a dictionary")
         if client is not None and address is not None:
             raise InvalidRequest("loader: client and address: give one of them")
-        if number("loader: timeout", timeout) < 0:
-            raise InvalidRequest(f"loader: timeout {timeout}: must be at least 0, which is no limit")
         if client is not None and not isinstance(client, Client):
             raise InvalidRequest(f"loader: client {client!r}: must be what stoker.connect() returned; a path is its address=")
         if seed is None:
@@ -148,16 +146,16 @@ class Loader(Generic[T]):
         rank = found_rank if rank is None else rank
         world_size = found_world if world_size is None else world_size
         self._client = client if client is not None else Client(address)
-        self._dataset = text("loader: dataset", dataset)
+        self._dataset = name_of("loader: dataset", dataset)
         self._recipe = dict(recipe) if recipe is not None else self._default_recipe()
         self._plan = make_plan(batch_size, budget, oversize, shuffle, seed, rank, world_size, drop_last, tail)
         self._prefetch = -1 if prefetch_factor is None else whole("loader: prefetch_factor", prefetch_factor, 0, 65536)
         self._transform = transform
         self._pin = pin_memory and _can_pin()
-        self._timeout = float(timeout)
+        self._timeout = seconds("loader: timeout", timeout)
         self._transport = text("loader: transport", transport)
-        self._open_timeout = number("loader: open_timeout", open_timeout)
-        self._reconnect_timeout = number("loader: reconnect_timeout", reconnect_timeout)
+        self._open_timeout = seconds("loader: open_timeout", open_timeout)
+        self._reconnect_timeout = seconds("loader: reconnect_timeout", reconnect_timeout)
         self._placement: Placement | None = None
         self._begin((whole("loader: epoch", epoch), 0))
         self._open()

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ._arguments import constant, whole
+from ._arguments import constant, flag, whole
 from .errors import InvalidRequest
 
 
@@ -22,13 +22,13 @@ def make_plan(
     tail: str | None,
 ) -> dict[str, Any]:
     """``stoker.v1.Plan`` as JSON; the daemon checks the numbers."""
-    if drop_last and tail not in (None, "drop"):
+    if flag("loader: drop_last", drop_last) and tail not in (None, "drop"):
         raise InvalidRequest(f"loader: drop_last=True and tail={tail!r}: give one of them")
     plan: dict[str, Any] = {
-        "shuffle": bool(shuffle),
+        "shuffle": flag("loader: shuffle", shuffle),
         "seed": whole("loader: seed", seed),
         "rank": whole("loader: rank", rank),
-        "world": whole("loader: world_size", world_size),
+        "world": whole("loader: world_size", world_size, 1),
         "tail": constant("loader: tail", tail or ("drop" if drop_last else "keep")),
     }
     if budget is not None:
