@@ -34,6 +34,10 @@ absl::StatusOr<std::unique_ptr<Assembler>> Assembler::Open(std::shared_ptr<Devic
     return absl::InvalidArgumentError(
         absl::StrCat("min_depth: ", options.min_depth, " is outside [1, depth], which is ", options.depth));
   }
+  if (options.device_timeout <= absl::ZeroDuration()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("device_timeout: ", absl::FormatDuration(options.device_timeout), " is not above 0"));
+  }
   if ((options.allocator.allocate == nullptr) != (options.allocator.free == nullptr)) {
     return absl::InvalidArgumentError("allocator: needs both allocate and free, or neither");
   }

@@ -67,6 +67,8 @@ struct AssemblerOptions {
   uint64_t device_bytes_limit = 0;  // of all of them together; 0: what the device has
   StagingMode staging = StagingMode::kAuto;
   uint64_t register_budget_bytes = uint64_t{1} << 30;
+  // Of a batch that waits for nothing but the device; after that it is taken to hang. Consumers may take any time.
+  absl::Duration device_timeout = absl::Seconds(60);
   DeviceAllocator allocator = {};  // empty: the runtime's
   ExpandOptions expand = {};       // what is made on the device of what is uploaded
   // Uploads for other processes that read the same stream on this device and share too, and reads what they upload.

@@ -25,8 +25,7 @@ AssemblerCore::AssemblerCore(std::shared_ptr<DeviceRuntime> runtime, BatchSource
 AssemblerCore::~AssemblerCore() {
   Close();
   for (const Slot& slot : slots_) {
-    for (const OwnedEvent& event : slot.released)
-      (void)runtime_->Wait(event.get(), kDeviceDeadline);  // or it has failed
+    for (const OwnedEvent& event : slot.released) AwaitUse(event.get());
   }
   FreeSlots();
 }
@@ -196,7 +195,9 @@ void AssemblerCore::Close() {
     items_.clear();  // what nobody fetched nobody used: no slot to give back
     std::swap(returned, returned_);
   }
-  for (const Returned& each : returned) AwaitUse(each);
+  for (const Returned& each : returned) {
+    for (const Event event : each.released) AwaitUse(event);
+  }
 }
 
 // ---- The consumer.
@@ -275,7 +276,7 @@ void AssemblerCore::Return(size_t slot, absl::Span<const Queue> consumers) {
       return;
     }
   }
-  AwaitUse(returned);
+  for (const Event event : returned.released) AwaitUse(event);
 }
 
 absl::Status AssemblerCore::WaitFor(const DeviceBatch& batch, absl::Duration timeout) const {
@@ -300,7 +301,8 @@ AssemblerReport AssemblerCore::report() const {
   const auto waiting =
       std::count_if(items_.begin(), items_.end(), [](const Item& item) { return item.batch.has_value(); });
   const size_t lent = sharing_ ? sharing_->lent() : 0;
-  report.held = report.depth - static_cast<int>(free_.size() + lent) - static_cast<int>(waiting);
+  report.held =
+      report.depth - static_cast<int>(free_.size() + without_memory_.size() + lent) - static_cast<int>(waiting);
   for (const std::string& notice : {runtime_->info().notice, staging_notice_, sharing_ ? sharing_->notice() : ""}) {
     if (!notice.empty()) absl::StrAppend(&report.notice, report.notice.empty() ? "" : "; ", notice);
   }

@@ -5,7 +5,9 @@
 // copies that read leased memory and lets the batches go. Next hands out what the uploader has queued, and a
 // DeviceBatch that ends gives its slot back.
 //
-// Of a slot, on the device: `released` (its consumers are done) -> copy -> `copied` (the lease may go).
+// Of a slot, on the device: `released` (its consumers are done) -> copy -> `copied` (the lease may go). The uploader
+// waits for `released` on the host, for as long as consumers like: so what is in the assembler's own queues waits for
+// nothing but the device, and when that takes too long the device hangs.
 //
 // With sharing (sharing.h) a slot may be lent: it is free again when others are done too. And a batch may be borrowed:
 // its tensors are in another process' memory, the slot has only what was expanded. Its lease goes when its `released`
@@ -87,8 +89,10 @@ class AssemblerCore final : public std::enable_shared_from_this<AssemblerCore> {
   bool AwaitFreeSlot(size_t* slot);
   void TakeBackLent(bool in_need);
   absl::Status RenewMemory(Slot& slot, size_t number);
+  absl::StatusOr<bool> IsReleased(const Slot& slot) const;
   void ReturnBorrowed();
-  void AwaitUse(const Returned& returned) const;
+  void AwaitUse(Event released) const;
+  absl::Status AwaitDevice(Event event) const;
   absl::StatusOr<std::optional<Batch>> NextOfSource();
   absl::StatusOr<DeviceBatch> Upload(size_t slot, Batch batch);
   absl::StatusOr<absl::Span<const uint8_t>> BytesOf(const Batch& batch) const;
@@ -118,9 +122,6 @@ class AssemblerCore final : public std::enable_shared_from_this<AssemblerCore> {
     return closing_;
   }
 
-  // After this the device is taken to hang.
-  static constexpr absl::Duration kDeviceDeadline = absl::Seconds(60);
-
   const std::shared_ptr<DeviceRuntime> runtime_;
   const BatchSource source_;
   const AssemblerOptions options_;
@@ -132,7 +133,6 @@ class AssemblerCore final : public std::enable_shared_from_this<AssemblerCore> {
   PinnedMemory host_words_;               // the host's copy of the words
   size_t next_words_ = 0;                 // the uploader's
   std::unique_ptr<CopySharing> sharing_;  // null: batches are not shared
-  std::vector<size_t> without_memory_;    // the uploader's: slots whose memory was left to others
   std::unique_ptr<Staging> staging_;      // the uploader's
   OwnedQueue copy_queue_;                 // the uploader's; drained before staging and slots go
   OwnedQueue expand_queue_;               // so that a copy need not wait for the expansion before it
@@ -145,6 +145,7 @@ class AssemblerCore final : public std::enable_shared_from_this<AssemblerCore> {
   absl::Status failure_ ABSL_GUARDED_BY(mu_);       // of the device, or the error that Next gave
   bool broken_ ABSL_GUARDED_BY(mu_) = false;        // by the device, or by what was lost while it was copied
   std::deque<size_t> free_ ABSL_GUARDED_BY(mu_);
+  std::vector<size_t> without_memory_ ABSL_GUARDED_BY(mu_);  // slots whose memory was left to others
   std::deque<Item> items_ ABSL_GUARDED_BY(mu_);
   std::deque<Pending> pending_ ABSL_GUARDED_BY(mu_);
   size_t looking_at_ ABSL_GUARDED_BY(mu_) = 0;           // pending_, and the one that the releaser has taken

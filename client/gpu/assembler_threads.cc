@@ -41,7 +41,7 @@ void AssemblerCore::RunUploader() {
       break;
     }
     absl::MutexLock lock(&mu_);
-    free_.pop_front();
+    free_.erase(std::find(free_.begin(), free_.end(), slot));
     items_.push_back({absl::OkStatus(), *std::move(uploaded)});
   }
   absl::MutexLock lock(&mu_);
@@ -53,21 +53,52 @@ bool AssemblerCore::AwaitFreeSlot(size_t* slot) {
   while (true) {
     if (sharing_) TakeBackLent(absl::Now() - had_one > kLentPatience);
     if (sharing_) ReturnBorrowed();
-    absl::MutexLock lock(&mu_);
-    const bool looks_again = !returned_.empty() || !without_memory_.empty() || (sharing_ && sharing_->lent() > 0);
-    const absl::Duration timeout = looks_again ? kSharingPoll : absl::InfiniteDuration();
-    mu_.AwaitWithTimeout(absl::Condition(this, &AssemblerCore::HasToLook), timeout);
-    shared_came_back_ = false;
-    if (!items_.empty()) had_one = absl::Now();
-    if (!CanUpload()) continue;
-    if (closing_ || !failure_.ok()) return false;
-    *slot = free_.front();
-    return true;
+    std::vector<size_t> free;
+    absl::Duration pause;
+    {
+      absl::MutexLock lock(&mu_);
+      const bool looks_again = !returned_.empty() || !without_memory_.empty() || (sharing_ && sharing_->lent() > 0);
+      pause = looks_again ? kSharingPoll : kPoll;
+      const absl::Duration timeout = looks_again ? kSharingPoll : absl::InfiniteDuration();
+      mu_.AwaitWithTimeout(absl::Condition(this, &AssemblerCore::HasToLook), timeout);
+      shared_came_back_ = false;
+      if (!items_.empty()) had_one = absl::Now();
+      if (!CanUpload()) continue;
+      if (closing_ || !failure_.ok()) return false;
+      free.assign(free_.begin(), free_.end());
+    }
+    for (const size_t each : free) {
+      const absl::StatusOr<bool> released = IsReleased(slots_[each]);
+      if (!released.ok()) Fail(Annotate(released.status(), "a batch that was given back"));
+      if (!released.ok()) return false;
+      *slot = each;
+      if (*released) return true;
+    }
+    // For the one that was given back first: for the device, then for the consumers. What fails there is seen above.
+    const Slot& first = slots_[free.front()];
+    if (absl::Status status = AwaitDevice(first.ready.get()); !status.ok()) {
+      Fail(status);
+      return false;
+    }
+    for (const OwnedEvent& event : first.released) (void)runtime_->Wait(event.get(), pause);
   }
 }
 
+// Whether the consumers of the batch that was in it last are done.
+absl::StatusOr<bool> AssemblerCore::IsReleased(const Slot& slot) const {
+  for (const OwnedEvent& event : slot.released) {
+    STOKER_ASSIGN_OR_RETURN(const bool come, runtime_->Query(event.get()));
+    if (!come) return false;
+  }
+  return true;
+}
+
 void AssemblerCore::TakeBackLent(bool in_need) {
-  std::vector<size_t> without_memory = std::exchange(without_memory_, {});
+  std::vector<size_t> without_memory, still_without;
+  {
+    absl::MutexLock lock(&mu_);
+    without_memory = without_memory_;
+  }
   for (const CopySharing::Place& place : sharing_->TakeBack(in_need)) {
     if (place.lost) {
       without_memory.push_back(place.slot);
@@ -77,9 +108,11 @@ void AssemblerCore::TakeBackLent(bool in_need) {
     free_.push_back(place.slot);
   }
   for (const size_t slot : without_memory) {
-    const absl::Status status = RenewMemory(slots_[slot], slot);
-    if (absl::IsResourceExhausted(status)) {
-      without_memory_.push_back(slot);  // until there is some
+    const absl::StatusOr<bool> released = IsReleased(slots_[slot]);
+    absl::Status status = released.status();
+    if (status.ok() && *released) status = RenewMemory(slots_[slot], slot);
+    if (absl::IsResourceExhausted(status) || (released.ok() && !*released)) {
+      still_without.push_back(slot);  // until there is some
       continue;
     }
     absl::MutexLock lock(&mu_);
@@ -87,13 +120,13 @@ void AssemblerCore::TakeBackLent(bool in_need) {
     failure_.Update(status.ok() ? status : Annotate(status, "a place that others still read"));
     broken_ = broken_ || !status.ok();
   }
+  absl::MutexLock lock(&mu_);
+  without_memory_ = std::move(still_without);
 }
 
-// Who has mapped the old one keeps it.
+// Who has mapped the old one keeps it. We do not, so that there may be memory for the new one.
 absl::Status AssemblerCore::RenewMemory(Slot& slot, size_t number) {
-  for (const OwnedEvent& event : slot.released) {
-    STOKER_RETURN_IF_ERROR(runtime_->Wait(event.get(), kDeviceDeadline));
-  }
+  sharing_->DropPlace(number);
   slot.own.Reset();
   return AllocateMemory(number, slot);
 }
@@ -115,9 +148,18 @@ void AssemblerCore::ReturnBorrowed() {
   }
 }
 
-// Then the lease may go.
-void AssemblerCore::AwaitUse(const Returned& returned) const {
-  for (const Event event : returned.released) (void)runtime_->Wait(event, kDeviceDeadline);  // or it has failed
+// Then what was read may go. That may take as long as the consumer likes, if the device has not failed.
+void AssemblerCore::AwaitUse(Event released) const {
+  while (absl::IsDeadlineExceeded(runtime_->Wait(released, kPoll))) {
+  }
+}
+
+// Of the assembler's own queues.
+absl::Status AssemblerCore::AwaitDevice(Event event) const {
+  const absl::Status status = runtime_->Wait(event, options_.device_timeout);
+  if (!absl::IsDeadlineExceeded(status)) return status;
+  return absl::InternalError(
+      absl::StrCat("the device hangs: a batch is not on it after ", absl::FormatDuration(options_.device_timeout)));
 }
 
 absl::StatusOr<std::optional<Batch>> AssemblerCore::NextOfSource() {
@@ -213,10 +255,9 @@ DeviceBatch AssemblerCore::Describe(size_t slot, const Batch& batch, uint8_t* me
 absl::Status AssemblerCore::EnqueueCopy(size_t slot, const Batch& batch, absl::Span<const uint8_t> bytes,
                                         bool* in_place) {
   const Queue queue = copy_queue_.get();
-  for (const OwnedEvent& event : slots_[slot].released) STOKER_RETURN_IF_ERROR(runtime_->QueueWait(queue, event.get()));
   if (!bytes.empty()) {
-    STOKER_ASSIGN_OR_RETURN(*in_place,
-                            staging_->Upload(queue, *batch.data(), bytes, slots_[slot].memory, kDeviceDeadline));
+    const auto await = [this](Event event) { return AwaitDevice(event); };
+    STOKER_ASSIGN_OR_RETURN(*in_place, staging_->Upload(queue, *batch.data(), bytes, slots_[slot].memory, await));
   }
   return runtime_->Record(slots_[slot].copied.get(), queue);
 }
@@ -272,14 +313,14 @@ void AssemblerCore::RunReleaser() {
 // If the slot has been used again meanwhile, this waits for the later use too, which comes by itself.
 absl::Status AssemblerCore::Look(Pending& pending) {
   if (pending.batch.has_value() || pending.lent) {
-    STOKER_RETURN_IF_ERROR(runtime_->Wait(slots_[pending.slot].copied.get(), kDeviceDeadline));
+    STOKER_RETURN_IF_ERROR(AwaitDevice(slots_[pending.slot].copied.get()));
     // What was copied was the batch only if the memory holds it still.
     if (pending.batch.has_value()) STOKER_RETURN_IF_ERROR(pending.batch->Check());
     pending.batch.reset();
     if (std::exchange(pending.lent, false)) sharing_->Uploaded(pending.slot);
   }
   if (expansion_.empty()) return absl::OkStatus();
-  STOKER_RETURN_IF_ERROR(runtime_->Wait(slots_[pending.slot].ready.get(), kDeviceDeadline));
+  STOKER_RETURN_IF_ERROR(AwaitDevice(slots_[pending.slot].ready.get()));
   return expansion_.CheckErrors(WordsOnHost(pending.words));
 }
 

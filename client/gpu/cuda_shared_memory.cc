@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/gpu/cuda_shared_memory.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -100,6 +102,7 @@ absl::StatusOr<UniqueFd> CudaSharedMemory::Export(void* device) {
   int descriptor = -1;
   STOKER_RETURN_IF_ERROR(ToStatus(calls_.export_handle(&descriptor, mapping->second.handle, kDescriptor, 0),
                                   "cuMemExportToShareableHandle", mapping->second.size));
+  ::fcntl(descriptor, F_SETFD, FD_CLOEXEC);  // else a program that is started here holds the memory
   return UniqueFd(descriptor);
 }
 

@@ -31,10 +31,15 @@ absl::StatusOr<std::unique_ptr<CopySharing>> CopySharing::Create(DeviceRuntime& 
 absl::Status CopySharing::SetPlace(size_t slot, void* memory, uint64_t bytes) {
   STOKER_ASSIGN_OR_RETURN(UniqueFd exported, runtime_.Export(memory));
   absl::MutexLock lock(&mu_);
-  std::string& address = places_[slot];
-  server_->Remove(address.substr(0, address.find(' ')));
-  address = absl::StrCat(server_->Add(std::move(exported)), " ", bytes);
+  places_[slot] = absl::StrCat(server_->Add(std::move(exported)), " ", bytes);
   return absl::OkStatus();
+}
+
+// With the address goes the descriptor, which holds the memory.
+void CopySharing::DropPlace(size_t slot) {
+  absl::MutexLock lock(&mu_);
+  const std::string address = std::exchange(places_[slot], "");
+  server_->Remove(address.substr(0, address.find(' ')));
 }
 
 // ---- a batch comes

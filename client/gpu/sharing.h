@@ -28,13 +28,16 @@ namespace stoker::gpu {
 // Memory of another process, mapped. Must not be written to.
 using ImportedMemory = Owned<void*, &DeviceRuntime::CloseImport>;
 
-// Threads: SetPlace, Claim and TakeBack by one thread; the others by any.
+// Threads: SetPlace, DropPlace, Claim and TakeBack by one thread; the others by any.
 class CopySharing {
  public:
   static absl::StatusOr<std::unique_ptr<CopySharing>> Create(DeviceRuntime& runtime);
 
   // Place `slot` is this memory, made by AllocateExportable, and not what it was before.
   absl::Status SetPlace(size_t slot, void* memory, uint64_t bytes);
+
+  // It is no place any more: who has not mapped it never will.
+  void DropPlace(size_t slot);
 
   // Who uploads the batch that is about to come into place `slot`. Waits a while for another who does.
   struct Copy {
@@ -48,7 +51,7 @@ class CopySharing {
   // The assembler's own use of the place has ended. True: it is lent, and will come by TakeBack.
   bool Return(size_t slot);
   // Places that were lent, were returned, and that nobody else uses. `lost`: somebody may still do; it needs other
-  // memory. That is so when the daemon is gone, who alone knows, and of one place at a time when the assembler is
+  // memory. That is so when the daemon does not know, or is gone, and of one place at a time when the assembler is
   // `in_need`.
   struct Place {
     size_t slot;

@@ -11,13 +11,13 @@
 namespace stoker::gpu {
 
 absl::StatusOr<bool> Staging::Upload(Queue queue, const client::BatchData& batch, absl::Span<const uint8_t> from,
-                                     void* to, absl::Duration timeout) {
+                                     void* to, Await await) {
   STOKER_ASSIGN_OR_RETURN(const bool registered, Registered(batch));
   if (registered) {
     STOKER_RETURN_IF_ERROR(CopyInPlace(queue, batch.mapping().data(), from, static_cast<uint8_t*>(to)));
     return true;
   }
-  STOKER_RETURN_IF_ERROR(CopyByRing(queue, from, to, timeout));
+  STOKER_RETURN_IF_ERROR(CopyByRing(queue, from, to, await));
   return false;
 }
 
@@ -86,7 +86,7 @@ absl::Status Staging::CopyInPlace(Queue queue, const uint8_t* mapping, absl::Spa
   return absl::OkStatus();
 }
 
-absl::Status Staging::CopyByRing(Queue queue, absl::Span<const uint8_t> from, void* to, absl::Duration timeout) {
+absl::Status Staging::CopyByRing(Queue queue, absl::Span<const uint8_t> from, void* to, Await await) {
   if (from.empty()) return absl::OkStatus();
   if (from.size() > options_.ring_buffer_bytes) {
     return absl::InternalError(absl::StrCat("a batch of ", FormatSize(from.size()), " does not fit a pinned buffer of ",
@@ -99,7 +99,7 @@ absl::Status Staging::CopyByRing(Queue queue, absl::Span<const uint8_t> from, vo
     ring_.push_back({std::move(memory), std::move(copied)});
   }
   Buffer& buffer = ring_[next_buffer_];
-  STOKER_RETURN_IF_ERROR(runtime_.Wait(buffer.copied.get(), timeout));
+  STOKER_RETURN_IF_ERROR(await(buffer.copied.get()));
   std::memcpy(buffer.memory.get(), from.data(), from.size());
   STOKER_RETURN_IF_ERROR(runtime_.CopyToDevice(queue, to, buffer.memory.get(), from.size()));
   STOKER_RETURN_IF_ERROR(runtime_.Record(buffer.copied.get(), queue));

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "client/gpu/device_runtime.h"
@@ -36,9 +37,10 @@ class Staging {
 
   // Queues the copy of `from`, a part of the batch's extent, to the device. True: it is read in place, so the batch
   // must be kept until an event that is recorded after has come. False: it was copied away, the batch is not needed any
-  // more. Waits, at most `timeout`, for the buffer of the ring that was used longest ago.
+  // more. Waits by `await` for the buffer of the ring that was used longest ago.
+  using Await = absl::FunctionRef<absl::Status(Event)>;
   absl::StatusOr<bool> Upload(Queue queue, const client::BatchData& batch, absl::Span<const uint8_t> from, void* to,
-                              absl::Duration timeout);
+                              Await await);
 
   uint64_t registered_bytes() const { return registered_bytes_; }
   uint64_t pinned_bytes() const { return ring_.size() * options_.ring_buffer_bytes; }
@@ -61,7 +63,7 @@ class Staging {
   // Those that only this object still holds: their daemon is gone.
   void DropUnused();
   absl::Status CopyInPlace(Queue queue, const uint8_t* mapping, absl::Span<const uint8_t> from, uint8_t* to);
-  absl::Status CopyByRing(Queue queue, absl::Span<const uint8_t> from, void* to, absl::Duration timeout);
+  absl::Status CopyByRing(Queue queue, absl::Span<const uint8_t> from, void* to, Await await);
 
   DeviceRuntime& runtime_;
   const StagingOptions options_;

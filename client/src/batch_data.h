@@ -37,7 +37,8 @@ class LeaseOwner {
   virtual void Offer(uint64_t claim, const std::string& memory) {}
   // Nobody else is told of it from now on.
   virtual void Withdraw(uint64_t claim) {}
-  // Whether nobody uses the withdrawn copy any more; true is said once. Unavailable when that cannot be known any more.
+  // Whether nobody uses the withdrawn copy any more; true is said once. Unavailable when that
+  // cannot be known any more.
   virtual absl::StatusOr<bool> IsFree(uint64_t claim) {
     return absl::UnavailableError("withdraw: nobody to share with");
   }

@@ -279,7 +279,7 @@ void Session::Offer(uint64_t claim, const std::string& memory) {
 void Session::Withdraw(uint64_t claim) {
   {
     absl::MutexLock lock(&mu_);
-    withdrawn_[claim] = false;
+    withdrawn_[claim] = Copy::kUsed;
   }
   v1::SessionRequest request;
   request.mutable_withdraw()->set_claim(claim);
@@ -289,10 +289,12 @@ void Session::Withdraw(uint64_t claim) {
 absl::StatusOr<bool> Session::IsFree(uint64_t claim) {
   absl::MutexLock lock(&mu_);
   const auto withdrawn = withdrawn_.find(claim);
-  const bool free = withdrawn != withdrawn_.end() && withdrawn->second;
-  if (!free && end_.ended) return absl::UnavailableError(end_status_.message());
-  if (free) withdrawn_.erase(withdrawn);
-  return free;
+  const Copy copy = withdrawn == withdrawn_.end() ? Copy::kUsed : withdrawn->second;
+  if (copy == Copy::kUsed && end_.ended) return absl::UnavailableError(end_status_.message());
+  if (copy == Copy::kUsed) return false;
+  withdrawn_.erase(withdrawn);
+  if (copy == Copy::kLost) return absl::UnavailableError("the session of one who used the copy has ended");
+  return true;
 }
 
 // ---- credits and leases ----

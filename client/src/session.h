@@ -134,7 +134,7 @@ class Session : public LeaseOwner, public std::enable_shared_from_this<Session> 
   absl::Status HandleReady(v1::SessionReply::Ready& ready);
   absl::Status HandleEndOfEpoch(const v1::SessionReply::EndOfEpoch& end);
   void HandleClaimed(v1::SessionReply::Claimed& claimed);
-  void HandleCopyFree(uint64_t claim);
+  void HandleCopyFree(const v1::SessionReply::CopyFree& free);
   absl::Status HandleSought(const v1::SessionReply::Sought& sought);
   absl::StatusOr<std::shared_ptr<BatchData>> Receive(v1::BatchDescriptor& descriptor, uint64_t lease);
   absl::StatusOr<std::shared_ptr<BatchData>> Fetch(v1::BatchDescriptor& descriptor, uint64_t lease);
@@ -208,7 +208,8 @@ class Session : public LeaseOwner, public std::enable_shared_from_this<Session> 
   uint64_t pending_credits_ ABSL_GUARDED_BY(mu_) = 0;
   std::vector<uint64_t> pending_releases_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_map<uint64_t, std::optional<Claimed>> claims_ ABSL_GUARDED_BY(mu_);  // that are waited for
-  absl::flat_hash_map<uint64_t, bool> withdrawn_ ABSL_GUARDED_BY(mu_);                 // copies: whether free
+  enum class Copy { kUsed, kFree, kLost };
+  absl::flat_hash_map<uint64_t, Copy> withdrawn_ ABSL_GUARDED_BY(mu_);
   bool lingering_ ABSL_GUARDED_BY(mu_) = false;  // the writer looks again within kLinger
   bool stopped_ ABSL_GUARDED_BY(mu_) = false;
   bool quit_ ABSL_GUARDED_BY(mu_) = false;

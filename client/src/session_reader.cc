@@ -134,7 +134,7 @@ absl::Status Session::HandleReply(v1::SessionReply& reply) {
       HandleClaimed(*reply.mutable_claimed());
       return absl::OkStatus();
     case v1::SessionReply::kCopyFree:
-      HandleCopyFree(reply.copy_free().claim());
+      HandleCopyFree(reply.copy_free());
       return absl::OkStatus();
     case v1::SessionReply::kRoomWanted: {
       absl::MutexLock lock(&mu_);
@@ -238,9 +238,10 @@ void Session::HandleClaimed(v1::SessionReply::Claimed& claimed) {
   Write(request);
 }
 
-void Session::HandleCopyFree(uint64_t claim) {
+void Session::HandleCopyFree(const v1::SessionReply::CopyFree& free) {
   absl::MutexLock lock(&mu_);
-  if (const auto withdrawn = withdrawn_.find(claim); withdrawn != withdrawn_.end()) withdrawn->second = true;
+  const auto withdrawn = withdrawn_.find(free.claim());
+  if (withdrawn != withdrawn_.end()) withdrawn->second = free.lost() ? Copy::kLost : Copy::kFree;
 }
 
 absl::StatusOr<std::shared_ptr<BatchData>> Session::Receive(v1::BatchDescriptor& descriptor, uint64_t lease) {

@@ -107,11 +107,13 @@ void DeviceCopies::FreeIfUnused(LeaseId claim) {
   const auto found = copies_.find(claim);
   if (!found->second.withdrawn || !found->second.users.empty()) return;
   const SessionId uploader = found->second.uploader;
+  const bool lost = found->second.lost;
   copies_.erase(found);
   if (uploader == 0) return;
   claims_.at(uploader).erase(claim);
   v1::SessionReply reply;
   reply.mutable_copy_free()->set_claim(claim);
+  reply.mutable_copy_free()->set_lost(lost);
   actions_->Send(uploader, std::move(reply));
 }
 
@@ -130,7 +132,13 @@ void DeviceCopies::SessionClosed(SessionId session, const absl::btree_set<LeaseI
   absl::btree_set<LeaseId> claims;
   if (const auto own = claims_.extract(session); !own.empty()) claims = std::move(own.mapped());
   for (const LeaseId claim : claims) copies_.at(claim).uploader = 0;
-  for (const LeaseId lease : leases) LeaseReturned(lease);
+  for (const LeaseId lease : leases) {
+    if (const auto use = uses_.find(lease); use != uses_.end()) {
+      Copy& copy = copies_.at(use->second);
+      copy.lost = copy.lost || copy.users.contains(lease);
+    }
+    LeaseReturned(lease);
+  }
   for (const LeaseId claim : claims) {
     if (!copies_.contains(claim)) continue;  // it was withdrawn, and used by the session itself
     if (!copies_.at(claim).withdrawn) Retire(claim);

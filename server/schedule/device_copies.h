@@ -9,8 +9,9 @@
 // Rules:
 //  - A copy is named by the lease that it was claimed with, and outlives it.
 //  - Who claims while it is on its way waits; the uploader gives it up, or its session ends: the next one uploads.
-//  - A session uses a copy from when it was told until it returns the lease that it asked with. So a session that dies
-//    frees its part as it frees its leases, and a copy is free when it is withdrawn and none of these leases is held.
+//  - A session uses a copy from when it was told until it returns the lease that it asked with, and a copy is free when
+//    it is withdrawn and none of these leases is held. Of a session that ended it is not known whether its process still
+//    reads, as of one that the daemon failed: such a copy is lost, and its uploader takes other memory.
 //  - When the uploader's session ends, nobody else is told of its copies. Those who use one know by other means that
 //  the
 //    memory stays: the device's allocations are counted by the processes that map them.
@@ -61,6 +62,7 @@ class DeviceCopies {
     std::vector<Claimant> waiting;  // while it is on its way
     absl::flat_hash_set<LeaseId> users;
     bool withdrawn = false;
+    bool lost = false;  // a user's session has ended
   };
 
   absl::StatusOr<Copy*> FindOwn(SessionId session, LeaseId claim, absl::string_view call);

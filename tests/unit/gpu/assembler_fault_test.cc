@@ -125,6 +125,43 @@ TEST_F(FaultTest, RegistrationThatFails_TakesTheRing) {
               StatusIs(absl::StatusCode::kInternal, HasSubstr("RegisterHost")));
 }
 
+// As one that waits for another rank in an all-reduce.
+TEST_F(FaultTest, ConsumerThatTakesLongerThanADeviceMay_IsWaitedFor) {
+  const std::shared_ptr<HostRuntime> runtime = HostRuntime::Create({.bus_bytes_per_second = 10 << 20});
+  ASSERT_OK_AND_ASSIGN(const OwnedQueue queue, OwnQueue(*runtime));
+  constexpr uint64_t kBytes = 5 << 20;  // half a second
+  ASSERT_OK_AND_ASSIGN(const PinnedMemory pinned, Own<PinnedMemory>(*runtime, runtime->AllocateHost(kBytes)));
+  ASSERT_OK_AND_ASSIGN(const DeviceMemory memory, Own<DeviceMemory>(*runtime, runtime->Allocate(kBytes)));
+  for (const StagingMode mode : {StagingMode::kRing, StagingMode::kRegistered}) {
+    MemorySource source(NumberedBatches(kSteps));
+    ASSERT_OK_AND_ASSIGN(
+        const auto assembler,
+        Assembler::Open(runtime, source.Source(), {.staging = mode, .device_timeout = absl::Milliseconds(100)}));
+    for (int step = 0; step < kSteps / 2; ++step) {
+      ASSERT_OK_AND_ASSIGN(const std::optional<DeviceBatch> batch, assembler->Next(queue.get(), absl::Seconds(30)));
+      ASSERT_TRUE(batch.has_value());
+      if (step > 0) continue;
+      EXPECT_OK(runtime->CopyToDevice(queue.get(), memory.get(), pinned.get(), kBytes));
+    }
+  }
+  EXPECT_OK(runtime->Drain(queue.get()));
+}
+
+TEST_F(FaultTest, DeviceThatHangs_IsAnErrorThatStays) {
+  const std::shared_ptr<HostRuntime> runtime = HostRuntime::Create({.bus_bytes_per_second = 10 << 10});
+  ASSERT_OK_AND_ASSIGN(const OwnedQueue queue, OwnQueue(*runtime));
+  for (const StagingMode mode : {StagingMode::kRing, StagingMode::kRegistered}) {
+    MemorySource source(NumberedBatches(kSteps));
+    ASSERT_OK_AND_ASSIGN(
+        const auto assembler,
+        Assembler::Open(runtime, source.Source(), {.staging = mode, .device_timeout = absl::Milliseconds(10)}));
+    absl::Status status;
+    for (int i = 0; i < kSteps && status.ok(); ++i) status = assembler->Next(queue.get(), absl::Seconds(30)).status();
+    EXPECT_THAT(status, StatusIs(absl::StatusCode::kInternal, HasSubstr("the device hangs")));
+    EXPECT_THAT(assembler->Next(queue.get(), absl::ZeroDuration()), StatusIs(absl::StatusCode::kInternal));
+  }
+}
+
 TEST_F(FaultTest, DeviceWithLittleMemory_HoldsFewerBatches_DownToOne) {
   uint64_t last = kSteps;
   for (const uint64_t bytes : {30'000, 9'000, 4'000, 100}) {

@@ -85,6 +85,7 @@ class Board : private schedule::Actions {
     }
     absl::StatusOr<bool> IsFree(uint64_t claim) override {
       absl::MutexLock lock(&board_->mu_);
+      if (lost_.erase(claim) > 0) return absl::UnavailableError("a user's session has ended");
       if (free_.erase(claim) > 0) return true;
       if (ended_) return absl::UnavailableError("the session has ended");
       return false;
@@ -107,7 +108,7 @@ class Board : private schedule::Actions {
     std::map<uint64_t, std::pair<std::shared_ptr<client::LeaseOwner>, uint64_t>> leases_;
     std::map<uint64_t, schedule::Position> places_;
     std::map<uint64_t, Claimed> claimed_;
-    std::set<uint64_t> late_, free_;
+    std::set<uint64_t> late_, free_, lost_;
   };
 
   std::shared_ptr<Session> Open() {
@@ -124,7 +125,7 @@ class Board : private schedule::Actions {
   void Send(schedule::SessionId id, v1::SessionReply reply) override ABSL_NO_THREAD_SAFETY_ANALYSIS {
     Session& session = *sessions_.at(id);
     if (reply.has_copy_free()) {
-      session.free_.insert(reply.copy_free().claim());
+      (reply.copy_free().lost() ? session.lost_ : session.free_).insert(reply.copy_free().claim());
     } else if (!session.late_.contains(reply.claimed().lease())) {
       session.claimed_[reply.claimed().lease()] = {reply.claimed().memory(), reply.claimed().offer()};
     } else if (reply.claimed().offer()) {
@@ -333,6 +334,26 @@ TEST_P(SharingTest, SessionThatEnds_LeavesItsCopiesToWhoReadsThem_AndItsPlacesGe
     ReadEpoch(*readers[0]);
     ReadEpoch(*readers[1]);
   }
+  ExpectAllGivenBack(readers);
+}
+
+// As a session that the daemon ends: its process lives, and reads what it borrowed.
+TEST_P(SharingTest, UsersSessionThatEnds_WhatItHoldsStaysWhatItIs) {
+  std::vector<std::unique_ptr<Reader>> readers;
+  for (int i = 0; i < 2; ++i) readers.push_back(Open({.depth = 6, .share = true}));
+  std::vector<DeviceBatch> held[2];
+  for (int i = 0; i < 3; ++i) {
+    for (int reader = 0; reader < 2; ++reader) held[reader].push_back(*Next(*readers[reader]));
+  }
+  const int user = readers[0]->assembler->report().borrowed_batches > 0 ? 0 : 1;
+  Reader& other = *readers[1 - user];
+  EXPECT_GT(readers[user]->assembler->report().borrowed_batches, 0u);
+  readers[user]->session->End();
+  held[1 - user].clear();
+  for (int step = 3; step <= kSteps; ++step) (void)Next(other);
+  for (int epoch = 0; epoch < 3; ++epoch) ReadEpoch(other);
+  for (const DeviceBatch& batch : held[user]) EXPECT_TRUE(IsRight(batch, *readers[user])) << batch.step();
+  held[user].clear();
   ExpectAllGivenBack(readers);
 }
 

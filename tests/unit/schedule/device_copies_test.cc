@@ -24,12 +24,13 @@ using ::testing::IsEmpty;
 constexpr StreamId kStream = 9;
 constexpr Position kAt = {0, 3};
 
-// Notes what the sessions are told: "upload 11", "offer 11" (upload it for others), "use 11 memory", "free 11".
+// Notes what the sessions are told: "upload 11", "offer 11" (upload it for others), "use 11 memory", "free 11",
+// "lost 11".
 class Told : public Actions {
  public:
   void Send(SessionId session, v1::SessionReply reply) override {
     if (reply.has_copy_free()) {
-      said[session].push_back(absl::StrCat("free ", reply.copy_free().claim()));
+      said[session].push_back(absl::StrCat(reply.copy_free().lost() ? "lost " : "free ", reply.copy_free().claim()));
       return;
     }
     const v1::SessionReply::Claimed& claimed = reply.claimed();
@@ -135,12 +136,25 @@ TEST_F(DeviceCopiesTest, UploadersSessionEnds_WhoWaitsGoesOn_WhoUsesItKeepsIt) {
   EXPECT_EQ(copies_.size(), 0u);
 }
 
-TEST_F(DeviceCopiesTest, UsersSessionEnds_ItsPartIsFree) {
+// Its process may go on, and read.
+TEST_F(DeviceCopiesTest, UsersSessionEnds_TheCopyIsLost) {
   EXPECT_OK(Claim(1, 11));
   EXPECT_OK(Claim(2, 21));
+  EXPECT_OK(Claim(3, 31));
+  EXPECT_OK(Offer(1, 11));
+  copies_.SessionClosed(2, {21});
+  EXPECT_OK(copies_.Withdraw(1, 11));
+  EXPECT_THAT(told_.Take(1), ElementsAre("offer 11"));
+  copies_.LeaseReturned(31);
+  EXPECT_THAT(told_.Take(1), ElementsAre("lost 11"));
+}
+
+TEST_F(DeviceCopiesTest, SessionOfOneWhoWaitsEnds_TheCopyIsFree) {
+  EXPECT_OK(Claim(1, 11));
+  EXPECT_OK(Claim(2, 21));
+  copies_.SessionClosed(2, {21});
   EXPECT_OK(Offer(1, 11));
   EXPECT_OK(copies_.Withdraw(1, 11));
-  copies_.SessionClosed(2, {21});
   EXPECT_THAT(told_.Take(1), ElementsAre("offer 11", "free 11"));
 }
 
@@ -203,14 +217,16 @@ TEST_F(DeviceCopiesTest, AnyOrder_NothingIsFreeWhileItIsUsed_NobodyWaitsForNobod
   std::map<SessionId, std::set<LeaseId>> leases, claims;  // claims: "offer" was told, not withdrawn
   std::map<LeaseId, std::string> waiting, uses;           // of a lease: a mark; the memory that it uses
   std::map<LeaseId, bool> offered, withdrawn;
+  std::set<std::string> unknown;  // memory that was used by sessions that ended
   LeaseId next = 1;
   const auto listen = [&] {
     for (auto& [session, said] : told_.said) {
       for (const std::string& line : std::exchange(said, {})) {
         const std::vector<std::string> words = absl::StrSplit(line, ' ');
         const LeaseId lease = std::stoull(words[1]);
-        if (words[0] == "free") {
+        if (words[0] == "free" || words[0] == "lost") {
           ASSERT_TRUE(withdrawn.erase(lease)) << line;
+          ASSERT_EQ(words[0] == "lost", unknown.contains(absl::StrCat("m", lease))) << line;
           for (const auto& [user, memory] : uses) ASSERT_NE(memory, absl::StrCat("m", lease)) << user;
           continue;
         }
@@ -260,7 +276,10 @@ TEST_F(DeviceCopiesTest, AnyOrder_NothingIsFreeWhileItIsUsed_NobodyWaitsForNobod
         break;
       case 7:
         if (draw(20) > 0) break;
-        for (const LeaseId lease : held) give_back(lease);
+        for (const LeaseId lease : held) {
+          if (uses.contains(lease)) unknown.insert(uses[lease]);
+          give_back(lease);
+        }
         copies_.SessionClosed(session, {held.begin(), held.end()});
         held.clear();
         own.clear();
