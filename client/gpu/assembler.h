@@ -20,6 +20,10 @@
 // destroyed is overwritten after what the queue holds by then. The same goes for the queues that UseOn was told. All
 // these queues must live until the last copy of the batch is destroyed.
 //
+// A consumer that is being captured into a graph gets FailedPrecondition, and the batch by a later Next; a batch that
+// is let go during a capture of its consumer ends the assembler, for it cannot be told when its memory is no longer
+// read.
+//
 // Errors: those of the loader come from Next as they are, in the place of the batch that failed. Any error, a failed
 // call of the device too, closes the assembler: Next hands out what was uploaded before it, then gives the same error
 // until Restart, and for ever if it was the device's. A timeout is no error.

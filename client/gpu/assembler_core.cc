@@ -225,7 +225,12 @@ absl::StatusOr<std::optional<DeviceBatch>> AssemblerCore::Next(Queue consumer, a
   }
   DeviceBatch& batch = *item.batch;
   if (absl::Status status = runtime_->QueueWait(consumer, slots_[batch.slot_].ready.get()); !status.ok()) {
-    Fail(status);
+    if (!absl::IsFailedPrecondition(status)) {
+      Fail(status);
+      return status;
+    }
+    absl::MutexLock lock(&mu_);
+    items_.push_front(std::move(item));  // for a queue that can wait
     return status;
   }
   batch.use_ = std::make_shared<SlotUse>(shared_from_this(), batch.slot_, consumer);
@@ -259,8 +264,9 @@ void AssemblerCore::Return(size_t slot, absl::Span<const Queue> consumers) {
       returned.released.push_back(slots_[slot].released[i].get());
       continue;
     }
-    // Without an event, there is only waiting: the memory must not change before the consumer is done.
-    status.Update(runtime_->Drain(consumers[i]));
+    // Without an event, there is only waiting: the memory must not change before the consumer is done. A stream that is
+    // captured cannot be waited for; nothing more is uploaded.
+    if (!absl::IsFailedPrecondition(status)) status.Update(runtime_->Drain(consumers[i]));
     Fail(Annotate(status, "a batch that was given back"));
   }
   std::optional<Borrowed> borrowed = std::exchange(slots_[slot].borrowed, std::nullopt);

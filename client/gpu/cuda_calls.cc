@@ -16,9 +16,12 @@ absl::StatusCode CodeOf(cudaError_t error) {
     case cudaErrorInvalidResourceHandle:  // a stream of another device, say
       return absl::StatusCode::kInvalidArgument;
     case cudaErrorNotSupported:
+    case cudaErrorNotPermitted:  // in a sandbox
     case cudaErrorDeviceUninitialized:
     case cudaErrorStreamCaptureUnsupported:
     case cudaErrorStreamCaptureIsolation:
+    case cudaErrorStreamCaptureImplicit:
+    case cudaErrorCapturedEvent:
       return absl::StatusCode::kFailedPrecondition;
     case cudaErrorNoDevice:
     case cudaErrorInvalidDevice:
@@ -31,6 +34,10 @@ absl::StatusCode CodeOf(cudaError_t error) {
     case cudaErrorDevicesUnavailable:
     case cudaErrorSystemDriverMismatch:
     case cudaErrorNoKernelImageForDevice:
+    case cudaErrorInvalidKernelImage:
+    case cudaErrorInvalidPtx:
+    case cudaErrorJitCompilerNotFound:
+    case cudaErrorJitCompilationDisabled:
       return absl::StatusCode::kUnavailable;
     default:
       return absl::StatusCode::kInternal;

@@ -6,9 +6,13 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
+#include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "client/gpu/cuda_calls.h"
 #include "client/gpu/cuda_launch.h"
@@ -67,6 +71,17 @@ class OnDevice {
   cudaStreamCaptureMode capture_mode_ = cudaStreamCaptureModeRelaxed;  // then what the thread had
 };
 
+// Memory is registered for the process and all its devices, so those of its runtimes that do are counted.
+struct Registrations {
+  absl::Mutex mu;
+  std::map<const void*, std::pair<size_t, int>> of ABSL_GUARDED_BY(mu);  // address -> size, count
+};
+
+Registrations& ProcessRegistrations() {
+  static auto* const registrations = new Registrations;
+  return *registrations;
+}
+
 class CudaRuntime final : public DeviceRuntime {
  public:
   CudaRuntime(const Driver& driver, CUdevice device, CUcontext context, DeviceInfo info, int max_shared_bytes)
@@ -103,10 +118,25 @@ class CudaRuntime final : public DeviceRuntime {
   // The memory may be mapped read-only, so the flag for that is not left out where the device knows it.
   absl::Status RegisterHost(absl::Span<const uint8_t> memory) override {
     const unsigned flags = cudaHostRegisterPortable | (info_.can_register ? cudaHostRegisterReadOnly : 0);
-    return Do("cudaHostRegister", memory.size(),
-              [&] { return cudaHostRegister(const_cast<uint8_t*>(memory.data()), memory.size(), flags); });
+    Registrations& registrations = ProcessRegistrations();
+    absl::MutexLock lock(&registrations.mu);
+    const auto [known, first] = registrations.of.try_emplace(memory.data(), memory.size(), 1);
+    if (!first && known->second.first == memory.size()) {
+      ++known->second.second;
+      return absl::OkStatus();
+    }
+    absl::Status status = Do("cudaHostRegister", memory.size(), [&] {
+      return cudaHostRegister(const_cast<uint8_t*>(memory.data()), memory.size(), flags);
+    });
+    if (!status.ok() && first) registrations.of.erase(known);
+    return status;
   }
   void UnregisterHost(const void* memory) override {
+    Registrations& registrations = ProcessRegistrations();
+    absl::MutexLock lock(&registrations.mu);
+    const auto known = registrations.of.find(memory);
+    if (known == registrations.of.end() || --known->second.second > 0) return;
+    registrations.of.erase(known);
     Try([=] { return cudaHostUnregister(const_cast<void*>(memory)); });
   }
 
@@ -160,6 +190,7 @@ class CudaRuntime final : public DeviceRuntime {
     Try([=] { return cudaEventDestroy(EventOf(event)); });
   }
   absl::Status Record(Event event, Queue queue) override {
+    STOKER_RETURN_IF_ERROR(CheckNotCaptured(queue));
     return Do("cudaEventRecord", 0, [=] { return cudaEventRecord(EventOf(event), StreamOf(queue)); });
   }
   absl::StatusOr<bool> Query(Event event) override {
@@ -186,6 +217,7 @@ class CudaRuntime final : public DeviceRuntime {
     }
   }
   absl::Status QueueWait(Queue queue, Event event) override {
+    STOKER_RETURN_IF_ERROR(CheckNotCaptured(queue));
     return Do("cudaStreamWaitEvent", 0, [=] { return cudaStreamWaitEvent(StreamOf(queue), EventOf(event), 0); });
   }
 
@@ -219,6 +251,16 @@ class CudaRuntime final : public DeviceRuntime {
     const OnDevice current(driver_, context_);
     STOKER_RETURN_IF_ERROR(current.status());
     return call(**shared_memory_);
+  }
+
+  // Our queues would become part of the caller's graph.
+  absl::Status CheckNotCaptured(Queue queue) const {
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    STOKER_RETURN_IF_ERROR(
+        Do("cudaStreamIsCapturing", 0, [&] { return cudaStreamIsCapturing(StreamOf(queue), &status); }));
+    if (status == cudaStreamCaptureStatusNone) return absl::OkStatus();
+    return absl::FailedPreconditionError(
+        "the stream is being captured into a graph: fetch batches, and let go of them, outside of the capture");
   }
 
   // From other memory CUDA would copy too, but wait for it, and read it at another time than the contract says.

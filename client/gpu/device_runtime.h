@@ -89,6 +89,8 @@ class DeviceRuntime {
   // time; one that never was has come. DestroyEvent may be called at any time.
   virtual absl::StatusOr<Event> CreateEvent() = 0;
   virtual void DestroyEvent(Event event) = 0;
+  // FailedPrecondition, with nothing changed, while a caller's queue is being captured into a graph, which then does
+  // nothing; as of QueueWait.
   virtual absl::Status Record(Event event, Queue queue) = 0;
 
   // Whether it has come, at once.

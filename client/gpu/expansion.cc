@@ -325,6 +325,8 @@ absl::Status Expansion::BoundGraph(const v1::SessionReply::Opened& info) {
     } else {
       STOKER_RETURN_IF_ERROR(Need(info, "r", 2, v1::DTYPE_F32).status());
       STOKER_RETURN_IF_ERROR(Need(info, "edge_index", 2, index).status());
+      // As the daemon's, which decide whether an edge is within: the length of r may differ in its last bit.
+      if (std::isfinite(line_graph_.cutoff)) STOKER_RETURN_IF_ERROR(Need(info, "distance", 1, v1::DTYPE_F32).status());
       for (const char* name : {"num_nodes", "num_edges", "num_triplets"}) {
         STOKER_RETURN_IF_ERROR(Need(info, name, 1, index).status());
       }
@@ -430,8 +432,10 @@ absl::Status Expansion::PlanLineGraph(Maker& maker) const {
   }
   args.edge_index = edge_index->data;
   args.r = static_cast<const float*>(r->data);
-  if (const DeviceTensor* const distance = maker.Uploaded("distance");
-      distance != nullptr && distance->dtype == v1::DTYPE_F32 && distance->shape == std::vector<int64_t>{args.edges}) {
+  if (std::isfinite(args.cutoff)) {
+    STOKER_ASSIGN_OR_RETURN(const DeviceTensor* const distance, maker.Need("distance"));
+    if (distance->shape != std::vector<int64_t>{args.edges})
+      return absl::DataLossError("distance has not one of each edge");
     args.distance = static_cast<const float*>(distance->data);
   }
   args.num_nodes = counts[0]->data;

@@ -3,10 +3,12 @@
 // offsets of its graphs. The recipe's messages say what, and mean the same as when the daemon makes it; the batch has
 // what it is made of:
 //
-//   gasf, gadf          of series f32 [B, T, C], and mask u8 [B, T] where lengths differ; scale CHANNEL: needs
-//   channel_ranges rbf                 of distance f32 [E], or r f32 [E, 3] x                   of atomic_number [N]
-//   and atom_features f32 [Z, F] ptr, batch          of num_nodes [B] lg_edge_index, cos  of edge_index [2, E], r f32
-//   [E, 3], and num_nodes, num_edges, num_triplets [B]
+//  - gasf, gadf: of series f32 [B, T, C], and mask u8 [B, T] where lengths differ; scale CHANNEL: needs channel_ranges
+//  - rbf: of distance f32 [E], or r f32 [E, 3]
+//  - x: of atomic_number [N] and atom_features f32 [Z, F]
+//  - ptr, batch: of num_nodes [B]
+//  - lg_edge_index, cos: of edge_index [2, E], r f32 [E, 3], and num_nodes, num_edges, num_triplets [B]; with a
+//    triplet_cutoff of distance f32 [E], too
 //
 // Images are bit for bit the daemon's of the same float32 values (a store of float64 values rounds them to make
 // `series`). rbf is within 2^-22 and cos within 1e-6 of float64. Triplets stand in order of their first edge, then of

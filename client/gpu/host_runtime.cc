@@ -292,8 +292,24 @@ void HostRuntime::DestroyEvent(Event event) {
   events_.fetch_sub(1);
 }
 
+void HostRuntime::SetCaptured(Queue queue, bool captured) {
+  absl::MutexLock lock(&mu_);
+  if (captured) {
+    captured_.insert(queue);
+  } else {
+    captured_.erase(queue);
+  }
+}
+
+absl::Status HostRuntime::CheckNotCaptured(Queue queue) const {
+  absl::MutexLock lock(&mu_);
+  if (!captured_.contains(queue)) return absl::OkStatus();
+  return absl::FailedPreconditionError("the queue is being captured");
+}
+
 absl::Status HostRuntime::Record(Event event, Queue queue) {
   STOKER_RETURN_IF_ERROR(Enter("Record", 0));
+  STOKER_RETURN_IF_ERROR(CheckNotCaptured(queue));
   std::shared_ptr<HostEvent::State> state = reinterpret_cast<HostEvent*>(event)->state;
   uint64_t number;
   {
@@ -331,6 +347,7 @@ absl::Status HostRuntime::Wait(Event event, absl::Duration timeout) {
 
 absl::Status HostRuntime::QueueWait(Queue queue, Event event) {
   STOKER_RETURN_IF_ERROR(Enter("QueueWait", 0));
+  STOKER_RETURN_IF_ERROR(CheckNotCaptured(queue));
   std::shared_ptr<HostEvent::State> state = reinterpret_cast<HostEvent*>(event)->state;
   uint64_t number;
   {

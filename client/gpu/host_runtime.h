@@ -13,6 +13,7 @@
 #include <atomic>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 
 #include "absl/base/thread_annotations.h"
@@ -75,6 +76,9 @@ class HostRuntime final : public DeviceRuntime {
   absl::StatusOr<void*> Import(int memory, uint64_t bytes) override;
   void CloseImport(void* device) override;
 
+  // While it is on, the queue refuses events, as a stream does that is being captured.
+  void SetCaptured(Queue queue, bool captured);
+
   Live live() const;
   int64_t calls() const { return calls_.load(); }            // that returned a status
   int64_t operations() const { return operations_.load(); }  // that were done
@@ -95,6 +99,7 @@ class HostRuntime final : public DeviceRuntime {
   bool BeginOperation();
   absl::Duration Delay();
   absl::Status Copy(absl::string_view call, Queue queue, void* to, const void* from, const void* host, uint64_t bytes);
+  absl::Status CheckNotCaptured(Queue queue) const;
   bool IsPinned(const void* host, uint64_t bytes) const;
   absl::Status CheckRoom(absl::string_view call, uint64_t bytes) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
@@ -111,6 +116,7 @@ class HostRuntime final : public DeviceRuntime {
   std::map<const uint8_t*, uint64_t> registered_ ABSL_GUARDED_BY(mu_);
   std::map<const void*, uint64_t> imports_ ABSL_GUARDED_BY(mu_);
   uint64_t device_bytes_ ABSL_GUARDED_BY(mu_) = 0;
+  std::set<Queue> captured_ ABSL_GUARDED_BY(mu_);
   std::atomic<uint64_t> queues_ = 0;
   std::atomic<uint64_t> events_ = 0;
 };

@@ -12,7 +12,7 @@ namespace stoker::gpu {
 
 absl::StatusOr<bool> Staging::Upload(Queue queue, const client::BatchData& batch, absl::Span<const uint8_t> from,
                                      void* to, Await await) {
-  STOKER_ASSIGN_OR_RETURN(const bool registered, Registered(batch));
+  STOKER_ASSIGN_OR_RETURN(const bool registered, Registered(batch, from));
   if (registered) {
     STOKER_RETURN_IF_ERROR(CopyInPlace(queue, batch.mapping().data(), from, static_cast<uint8_t*>(to)));
     return true;
@@ -21,53 +21,59 @@ absl::StatusOr<bool> Staging::Upload(Queue queue, const client::BatchData& batch
   return false;
 }
 
-absl::StatusOr<bool> Staging::Registered(const client::BatchData& batch) {
+absl::StatusOr<bool> Staging::Registered(const client::BatchData& batch, absl::Span<const uint8_t> from) {
   if (options_.mode == StagingMode::kRing) return false;
-  const absl::Span<const uint8_t> mapping = batch.mapping();
-  const auto known = std::find_if(segments_.begin(), segments_.end(),
-                                  [&](const Segment& segment) { return segment.mapping.data() == mapping.data(); });
-  if (!mapping.empty() && known != segments_.end()) return known->registered;
-  absl::Status status;
-  DropUnused();
-  if (mapping.empty()) {
-    status = absl::FailedPreconditionError("the batch is not in shared memory");
-  } else if (!runtime_.info().can_register) {
-    status =
-        absl::UnimplementedError(absl::StrCat(runtime_.info().name, " cannot read memory that is mapped read-only"));
-  } else if (mapping.size() > options_.register_budget_bytes - registered_bytes_) {
-    status = absl::ResourceExhaustedError(
-        absl::StrCat("a segment of ", FormatSize(mapping.size()), " is over the budget of ",
-                     FormatSize(options_.register_budget_bytes), " for registered memory, of which ",
-                     FormatSize(registered_bytes_), " are used"));
-  } else {
-    segments_.push_back({batch.memory(), mapping, {}, false});
-    status = Register(segments_.back());
-  }
+  const absl::Status status = Register(batch, from);
   if (status.ok()) return true;
   if (options_.mode == StagingMode::kRegistered) return status;
   notice_ = absl::StrCat("batches go through pinned buffers: ", status.message());
   return false;
 }
 
-absl::Status Staging::Register(Segment& segment) {
-  for (uint64_t at = 0; at < segment.mapping.size(); at += options_.register_chunk_bytes) {
-    const absl::Span<const uint8_t> chunk = segment.mapping.subspan(at, options_.register_chunk_bytes);
-    if (absl::Status status = runtime_.RegisterHost(chunk); !status.ok()) {
-      segment.chunks.clear();
-      return status;
-    }
-    segment.chunks.emplace_back(&runtime_, chunk.data());
+// What of the segment `from` lies in.
+absl::Status Staging::Register(const client::BatchData& batch, absl::Span<const uint8_t> from) {
+  if (batch.mapping().empty()) return absl::FailedPreconditionError("the batch is not in shared memory");
+  if (!runtime_.info().can_register) {
+    return absl::UnimplementedError(absl::StrCat(runtime_.info().name, " cannot read memory that is mapped read-only"));
   }
-  segment.registered = true;
-  registered_bytes_ += segment.mapping.size();
+  Segment& segment = SegmentOf(batch);
+  const auto begin = static_cast<uint64_t>(from.data() - segment.mapping.data());
+  const uint64_t chunk_bytes = options_.register_chunk_bytes;
+  for (uint64_t i = begin / chunk_bytes; i * chunk_bytes < begin + from.size(); ++i) {
+    if (segment.chunks[i].get() != nullptr) continue;
+    STOKER_RETURN_IF_ERROR(segment.failure);
+    const absl::Span<const uint8_t> chunk = segment.mapping.subspan(i * chunk_bytes, chunk_bytes);
+    if (chunk.size() > options_.register_budget_bytes - registered_bytes_) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("the arena is over the budget of ", FormatSize(options_.register_budget_bytes),
+                       " for registered memory, of which ", FormatSize(registered_bytes_), " are used"));
+    }
+    segment.failure = runtime_.RegisterHost(chunk);
+    STOKER_RETURN_IF_ERROR(segment.failure);
+    segment.chunks[i] = Registration(&runtime_, chunk.data());
+    segment.registered_bytes += chunk.size();
+    registered_bytes_ += chunk.size();
+  }
   return absl::OkStatus();
+}
+
+Staging::Segment& Staging::SegmentOf(const client::BatchData& batch) {
+  const absl::Span<const uint8_t> mapping = batch.mapping();
+  const auto known = std::find_if(segments_.begin(), segments_.end(),
+                                  [&](const Segment& segment) { return segment.mapping.data() == mapping.data(); });
+  if (known != segments_.end()) return *known;
+  DropUnused();
+  Segment segment{batch.memory(), mapping, {}, absl::OkStatus(), 0};
+  segment.chunks.resize((mapping.size() + options_.register_chunk_bytes - 1) / options_.register_chunk_bytes);
+  segments_.push_back(std::move(segment));
+  return segments_.back();
 }
 
 void Staging::DropUnused() {
   // A batch whose copy is pending holds its memory too.
   std::erase_if(segments_, [this](Segment& segment) {
     if (segment.memory.use_count() > 1) return false;
-    if (segment.registered) registered_bytes_ -= segment.mapping.size();
+    registered_bytes_ -= segment.registered_bytes;
     segment.chunks.clear();  // while it is mapped: what erase_if moves over it is assigned memory first
     return true;
   });

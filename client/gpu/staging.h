@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Gets a batch's bytes to where the device can fetch them by itself: segments are registered once and copied from in
-// place, or bytes go through a small ring of pinned buffers. Which one is decided segment by segment.
+// Gets a batch's bytes to where the device can fetch them by itself: chunks of segments are registered when the first
+// batch in them comes, for good, and copied from in place, or bytes go through a small ring of pinned buffers. Where
+// the budget does not suffice for all of an arena, batches in what was registered first are copied in place, others
+// not.
 #pragma once
 
 #include <cstdint>
@@ -24,8 +26,8 @@ enum class StagingMode {
 
 struct StagingOptions {
   StagingMode mode = StagingMode::kAuto;
-  uint64_t register_budget_bytes = uint64_t{1} << 30;  // of segments that are registered at the same time
-  uint64_t register_chunk_bytes = uint64_t{1} << 30;   // of one call: a multiple of 4096
+  uint64_t register_budget_bytes = uint64_t{1} << 30;  // of what is registered at the same time
+  uint64_t register_chunk_bytes = uint64_t{64} << 20;  // of one call: a multiple of 4096
   int ring_buffers = 2;
   uint64_t ring_buffer_bytes = 0;  // at least the largest batch
 };
@@ -50,16 +52,18 @@ class Staging {
   struct Segment {
     std::shared_ptr<const void> memory;
     absl::Span<const uint8_t> mapping;
-    std::vector<Registration> chunks;
-    bool registered = false;  // false: it cannot be, and is not tried again
+    std::vector<Registration> chunks;  // of none: not registered
+    absl::Status failure;              // of a chunk: no other is tried
+    uint64_t registered_bytes = 0;
   };
   struct Buffer {
     PinnedMemory memory;
     OwnedEvent copied;
   };
 
-  absl::StatusOr<bool> Registered(const client::BatchData& batch);
-  absl::Status Register(Segment& segment);
+  absl::StatusOr<bool> Registered(const client::BatchData& batch, absl::Span<const uint8_t> from);
+  absl::Status Register(const client::BatchData& batch, absl::Span<const uint8_t> from);
+  Segment& SegmentOf(const client::BatchData& batch);
   // Those that only this object still holds: their daemon is gone.
   void DropUnused();
   absl::Status CopyInPlace(Queue queue, const uint8_t* mapping, absl::Span<const uint8_t> from, uint8_t* to);

@@ -222,8 +222,7 @@ struct LineGraphKernel {
 
   static STOKER_DEVICE float Dot(const float* a, const float* b) { return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]; }
   static STOKER_DEVICE bool Within(const LineGraphArgs& args, int64_t edge) {
-    const float* const r = args.r + 3 * edge;
-    return (args.distance != nullptr ? args.distance[edge] : sqrtf(Dot(r, r))) <= args.cutoff;
+    return args.distance == nullptr || args.distance[edge] <= args.cutoff;
   }
   static STOKER_DEVICE int64_t Source(const LineGraphArgs& args, int64_t edge) {
     return LoadIndex(args.edge_index, args.index_dtype, edge);

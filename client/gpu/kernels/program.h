@@ -79,7 +79,7 @@ struct LineGraphArgs {
 
   const void* edge_index;  // [2, edges], sorted by source, then distance
   const float* r;          // [edges, 3]
-  const float* distance;   // [edges]; null: the length of r
+  const float* distance;   // [edges]; null: all take part
   const void* num_nodes;   // [graphs]
   const void* num_edges;
   const void* num_triplets;

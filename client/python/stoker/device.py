@@ -153,7 +153,7 @@ class Placement:
     def stream(self) -> int:
         """Of this thread: PyTorch's current one, or the legacy default stream."""
         torch = sys.modules.get("torch")
-        if self.ordinal is None or torch is None:
+        if self.ordinal is None or torch is None or not torch.cuda.is_available():  # beside CuPy or JAX, say
             return _LEGACY_STREAM
         return torch.cuda.current_stream(self.ordinal).cuda_stream or _LEGACY_STREAM
 

@@ -162,6 +162,28 @@ TEST_F(FaultTest, DeviceThatHangs_IsAnErrorThatStays) {
   }
 }
 
+TEST_F(FaultTest, ConsumerThatIsBeingCaptured_GetsTheBatchLater_AndMayNotLetGoOfOne) {
+  MemorySource source(NumberedBatches(kSteps));
+  const std::shared_ptr<HostRuntime> runtime = HostRuntime::Create();
+  ASSERT_OK_AND_ASSIGN(const OwnedQueue queue, OwnQueue(*runtime));
+  ASSERT_OK_AND_ASSIGN(const auto assembler, Assembler::Open(runtime, source.Source(), {}));
+  runtime->SetCaptured(queue.get(), true);
+  for (int again = 0; again < 2; ++again) {
+    EXPECT_THAT(assembler->Next(queue.get(), absl::Seconds(30)),
+                StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("captured")));
+  }
+  runtime->SetCaptured(queue.get(), false);
+  for (uint64_t step = 0; step < 3; ++step) {
+    ASSERT_OK_AND_ASSIGN(std::optional<DeviceBatch> batch, assembler->Next(queue.get(), absl::Seconds(30)));
+    ASSERT_TRUE(batch.has_value());
+    EXPECT_EQ(batch->step(), step);
+    if (step == 2) runtime->SetCaptured(queue.get(), true);
+  }
+  runtime->SetCaptured(queue.get(), false);
+  EXPECT_THAT(assembler->Next(queue.get(), absl::Seconds(30)),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("a batch that was given back")));
+}
+
 TEST_F(FaultTest, DeviceWithLittleMemory_HoldsFewerBatches_DownToOne) {
   uint64_t last = kSteps;
   for (const uint64_t bytes : {30'000, 9'000, 4'000, 100}) {

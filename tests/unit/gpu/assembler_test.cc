@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "client/gpu/staging.h"
 #include "tests/unit/gpu/memory_source.h"
 #include "tests/unit/gpu/runtimes.h"
 
@@ -134,6 +135,40 @@ TEST_P(AssemblerTest, SegmentOverTheBudget_GoesThroughTheRing_AndSaysSo) {
   ReadTwoEpochs(*assembler);
   EXPECT_THAT(assembler->report().notice, HasSubstr("batches go through pinned buffers"));
   EXPECT_EQ(assembler->report().registered_bytes, 0u);
+}
+
+TEST_P(AssemblerTest, ArenaLargerThanTheBudget_WhatCameFirstIsRegistered_ForGood) {
+  if (!runtime_->info().can_register) GTEST_SKIP() << runtime_->info().name << " cannot register memory";
+  const OwnedQueue queue = NewQueue();
+  MemorySource source(batches_, kSteps);
+  std::vector<Batch> held;  // so that each is somewhere else
+  for (int step = 0; step < kSteps; ++step) {
+    ASSERT_OK_AND_ASSIGN(const std::optional<Batch> batch, source.Source().next(absl::Seconds(1)));
+    ASSERT_TRUE(batch.has_value());
+    held.push_back(*batch);
+  }
+  constexpr uint64_t kChunk = 4096;
+  const StagingOptions options = {
+      .register_budget_bytes = 3 * kChunk, .register_chunk_bytes = kChunk, .ring_buffer_bytes = 1 << 16};
+  Staging staging(*runtime_, options);
+  std::vector<bool> in_place[2];
+  const auto await = [this](Event event) { return runtime_->Wait(event, absl::Seconds(30)); };
+  for (std::vector<bool>& round : in_place) {
+    for (int step = 0; step < kSteps; ++step) {
+      const RawTensor& x = held[step].tensors()[0];
+      const DeviceMemory memory(runtime_.get(), *runtime_->Allocate(x.bytes.size()));
+      ASSERT_OK_AND_ASSIGN(const bool read,
+                           staging.Upload(queue.get(), *held[step].data(), x.bytes, memory.get(), await));
+      round.push_back(read);
+      EXPECT_TRUE(ToHost(queue.get(), memory.get(), x.bytes.size()) == batches_[step][0].bytes) << step;
+    }
+  }
+  EXPECT_TRUE(in_place[0].front());
+  EXPECT_FALSE(in_place[0].back());
+  EXPECT_EQ(in_place[0], in_place[1]);
+  EXPECT_GT(staging.registered_bytes(), 0u);
+  EXPECT_LE(staging.registered_bytes(), 3 * kChunk);
+  EXPECT_THAT(staging.notice(), HasSubstr("the arena is over the budget of 12.0 KiB"));
 }
 
 TEST_P(AssemblerTest, BatchesThatAreNotInSharedMemory_GoThroughTheRing) {
