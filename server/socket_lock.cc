@@ -12,6 +12,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "shared/base/paths.h"
 #include "shared/base/posix.h"
 #include "shared/base/status_macros.h"
 
@@ -37,8 +38,11 @@ absl::StatusOr<SocketLock> SocketLock::Take(const std::string& socket_path) {
         absl::StrCat("listen: ", socket_path, ": is there and no socket; give another --socket"));
   }
   std::error_code error;
-  std::filesystem::create_directories(std::filesystem::path(socket_path).parent_path(), error);
+  const std::filesystem::path directory = std::filesystem::path(socket_path).parent_path();
+  std::filesystem::create_directories(directory.parent_path(), error);
+  if (!error && ::mkdir(directory.c_str(), 0755) != 0 && errno != EEXIST) error = {errno, std::generic_category()};
   if (error) return ErrnoStatus(error.value(), "make the directory of the socket", socket_path);
+  STOKER_RETURN_IF_ERROR(Annotate(CheckSocketDirectory(socket_path), "listen"));
   while (true) {
     STOKER_ASSIGN_OR_RETURN(UniqueFd fd, OpenFile(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0600));
     if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {

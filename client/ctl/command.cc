@@ -65,7 +65,10 @@ int Run(const std::vector<std::string>& arguments, std::ostream& out, std::ostre
   } catch (const CLI::ParseError& error) {
     return UsageError(context, app, error);
   }
-  return context.action();
+  const int code = context.action();
+  if (out.flush()) return code;
+  err << "stokerctl: the output could not be written: is the disk full, the pipe closed?" << std::endl;
+  return code == kDone ? kNotEnough : code;
 }
 
 }  // namespace stoker::ctl

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <filesystem>
 #include <memory>
+#include <system_error>
 
 #include "absl/strings/str_cat.h"
 #include "client/ctl/command.h"
@@ -45,7 +47,13 @@ absl::StatusOr<Picture> Draw(const Context& context, const PreviewArguments& arg
 
 absl::Status Write(const Picture& picture, const std::string& path) {
   STOKER_ASSIGN_OR_RETURN(const std::string png, picture.EncodePng());
-  return WriteFileAtomically(path, png);
+  std::error_code error;
+  const std::filesystem::path target = std::filesystem::weakly_canonical(path, error);  // not the link to it
+  if (error) return ErrnoStatus(error.value(), "write", path);
+  if (std::filesystem::exists(target) && !std::filesystem::is_regular_file(target)) {
+    return absl::FailedPreconditionError(absl::StrCat("write: ", path, ": is there and no regular file"));
+  }
+  return WriteFileAtomically(target, png);
 }
 
 ExitCode RunPreview(const Context& context, const PreviewArguments& arguments) {

@@ -2,6 +2,7 @@
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <csignal>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -34,7 +35,23 @@ struct Totals {
   uint64_t samples = 0;
   uint64_t bytes = 0;
   double seconds = 0;
+  std::string next;  // position after the last batch that was read and written
 };
+
+// SIGINT or SIGTERM: the batch at hand is finished, and what was read is told.
+volatile std::sig_atomic_t interrupted = 0;
+
+void HandleInterrupts() {
+  struct sigaction action = {};
+  action.sa_handler = [](int signal) { interrupted = signal; };
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) ::sigaction(signal, &action, nullptr);
+}
+
+// As if there had been no handler, so that who started us sees it.
+void EndBySignal(int signal) {
+  ::signal(signal, SIG_DFL);
+  ::raise(signal);
+}
 
 absl::StatusOr<LoaderOptions> MakeOptions(const ReadArguments& arguments) {
   LoaderOptions options;
@@ -89,18 +106,25 @@ absl::Status ReadAll(Loader& loader, const ReadArguments& arguments, const Outpu
                      Totals* totals) {
   Progress progress(output, absl::StrCat("read ", arguments.name));
   const uint64_t expected = ExpectedBytes(loader, arguments);
-  while (arguments.batches == 0 || totals->batches < arguments.batches) {
-    absl::StatusOr<std::optional<Batch>> next = loader.Next();
+  constexpr absl::Duration kSlice = absl::Milliseconds(100);  // so soon an interrupt is seen
+  totals->next = Next(loader);
+  while ((arguments.batches == 0 || totals->batches < arguments.batches) && interrupted == 0) {
+    absl::StatusOr<std::optional<Batch>> next = loader.Next(kSlice);
+    if (absl::IsDeadlineExceeded(next.status())) continue;
     totals->seconds = absl::ToDoubleSeconds(absl::Now() - start);
     if (absl::IsOutOfRange(next.status())) break;  // all epochs are read
     STOKER_RETURN_IF_ERROR(next.status());
-    if (!next->has_value()) continue;
+    if (!next->has_value()) {
+      totals->next = Next(loader);
+      continue;
+    }
     const Batch& batch = **next;
     if (!arguments.out.empty()) STOKER_RETURN_IF_ERROR(WriteBatch(batch, loader, arguments));
+    totals->next = Next(loader);
     ++totals->batches;
     totals->samples += batch.samples();
     for (const RawTensor& tensor : batch.tensors()) totals->bytes += tensor.bytes.size();
-    progress.Update(totals->bytes, expected, absl::StrCat("at ", Next(loader)), absl::Now());
+    progress.Update(totals->bytes, expected, absl::StrCat("at ", totals->next), absl::Now());
   }
   return absl::OkStatus();
 }
@@ -110,7 +134,7 @@ void PrintTotals(const Output& output, const Totals& totals, const v1::Plan& pla
   if (output.json) {
     nlohmann::ordered_json json = {{"batches", totals.batches},       {"samples", totals.samples},
                                    {"bytes", totals.bytes},           {"seconds", totals.seconds},
-                                   {"transport", loader.transport()}, {"next", Next(loader)}};
+                                   {"transport", loader.transport()}, {"next", totals.next}};
     if (plan.has_budget()) json["oversize_samples"] = oversize;
     output.out << json.dump() << std::endl;
     return;
@@ -125,7 +149,7 @@ void PrintTotals(const Output& output, const Totals& totals, const v1::Plan& pla
       {"rate", absl::StrFormat("%s, %.1f batches/s, %.0f samples/s", FormatRate(totals.bytes / seconds),
                                totals.batches / seconds, totals.samples / seconds)},
       {"transport", loader.transport()},
-      {"next", Next(loader)}};
+      {"next", totals.next}};
   if (oversize > 0) {
     fields.emplace_back("over budget",
                         absl::StrCat(FormatCount(oversize), " of ", FormatCount(loader.info().samples()), " samples, ",
@@ -150,12 +174,14 @@ ExitCode RunRead(const Context& context, const ReadArguments& arguments) {
   absl::StatusOr<Loader> loader = client->Open(*options);
   if (!loader.ok()) return Fail(context.output, what, loader.status());
   Totals totals;
+  HandleInterrupts();
   const absl::Status status = ReadAll(*loader, arguments, context.output, start, &totals);
   if (const std::string notice = loader->notice(); !notice.empty() && !context.output.quiet) {
     context.output.err << "stokerctl: " << what << ": " << notice << std::endl;
   }
-  if (!status.ok()) return Fail(context.output, absl::StrCat(what, " at ", Next(*loader)), status);
+  if (!status.ok()) return Fail(context.output, absl::StrCat(what, " at ", totals.next), status);
   PrintTotals(context.output, totals, options->plan, *loader);
+  if (interrupted != 0) EndBySignal(interrupted);
   return kDone;
 }
 

@@ -148,6 +148,9 @@ absl::StatusOr<GraphRecipe::Rbf> ParseRbf(absl::string_view text) {
       !absl::SimpleAtod(parts[2], &high)) {
     return BadOption("rbf", text, "must be three numbers, BINS,LOW,HIGH");
   }
+  // A 0 would stand for its default.
+  if (bins < 2 || !(low < high) || high == 0)
+    return BadOption("rbf", text, "needs BINS from 2, LOW < HIGH, HIGH not 0");
   GraphRecipe::Rbf rbf;
   rbf.set_bins(bins);
   rbf.set_low(low);

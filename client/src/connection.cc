@@ -57,7 +57,8 @@ absl::StatusOr<Target> FindDefault() {
   std::vector<std::string> reasons;
   for (const std::string& path : paths) {
     STOKER_ASSIGN_OR_RETURN(const Target target, ParseAddress(path));
-    const absl::Status status = ProbeSocket(path);
+    absl::Status status = CheckSocketDirectory(path);
+    if (status.ok()) status = ProbeSocket(path);
     if (status.ok()) return target;
     if (absl::IsPermissionDenied(status) && path == paths.back()) return status;
     reasons.push_back(absl::StrCat(path, absl::IsPermissionDenied(status) ? " (permission denied)" : ""));

@@ -3,10 +3,12 @@
 
 #include <pwd.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
 namespace stoker {
@@ -25,6 +27,21 @@ std::string TemporaryDir() { return absl::StrCat("/tmp/stoker-", ::geteuid()); }
 std::string DefaultSocketPath() {
   const std::string runtime = AbsolutePathFrom("XDG_RUNTIME_DIR");
   return runtime.empty() ? absl::StrCat(TemporaryDir(), "/stoker.sock") : absl::StrCat(runtime, "/stoker/stoker.sock");
+}
+
+absl::Status CheckSocketDirectory(const std::string& socket_path) {
+  const std::string directory = TemporaryDir();
+  struct stat info;
+  if (!absl::StartsWith(socket_path, directory + "/") || ::lstat(directory.c_str(), &info) != 0) {
+    return absl::OkStatus();
+  }
+  if (S_ISDIR(info.st_mode) && info.st_uid == ::geteuid() && (info.st_mode & (S_IWGRP | S_IWOTH)) == 0) {
+    return absl::OkStatus();
+  }
+  return absl::PermissionDeniedError(
+      absl::StrCat(directory,
+                   ": is not yours alone, so what listens there may be another's: remove it, set "
+                   "XDG_RUNTIME_DIR, or give another socket"));
 }
 
 std::string LanePath(const std::string& socket) { return absl::StrCat(socket, ".lane"); }

@@ -4,6 +4,8 @@
 
 #include <string>
 
+#include "absl/status/status.h"
+
 namespace stoker {
 
 // The daemon of the system unit listens here.
@@ -12,6 +14,10 @@ inline constexpr char kSystemSocketPath[] = "/run/stoker/stoker.sock";
 // The socket of a daemon that a user starts for himself: $XDG_RUNTIME_DIR/stoker/stoker.sock, without that variable
 // /tmp/stoker-<uid>/stoker.sock.
 std::string DefaultSocketPath();
+
+// Whoever comes first makes /tmp/stoker-<uid>, and may be another user: PermissionDenied for a socket in it, unless the
+// directory is the caller's and nobody else may write to it. OK for one that is not there, and for other directories.
+absl::Status CheckSocketDirectory(const std::string& socket_path);
 
 // The socket beside `socket` for the lanes of sessions: service.proto, LaneHello.
 std::string LanePath(const std::string& socket);

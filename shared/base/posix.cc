@@ -27,6 +27,8 @@ absl::Status ErrnoStatus(int error, absl::string_view what, absl::string_view ob
     case EPERM:
     case EROFS:
       return absl::PermissionDeniedError(message);
+    case EISDIR:
+      return absl::FailedPreconditionError(message);
     case ENOSPC:
     case ENOMEM:
     case EDQUOT:

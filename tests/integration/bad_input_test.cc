@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a person gets for bad input, on the command line: one line that names the object and the remedy, an exit code
 // that says whose fault it is, and everything else as it was before.
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <limits>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
@@ -24,6 +27,7 @@ using testing::MakeSamples;
 using testing::Program;
 using testing::ProgramResult;
 using testing::Read;
+using testing::RunningProgram;
 using testing::RunProgram;
 using testing::SegmentsOf;
 
@@ -153,6 +157,9 @@ std::vector<BadInput> BadSources() {
 
 std::vector<BadInput> BadReads() {
   return {
+      {"RbfWithAZeroThatWouldBeADefault", "", "", ReadGood({"--rbf", "40,-1,0"}), 2, {"--rbf", "40,-1,0"}},
+      {"PreviewIntoAFifo", "", "", {"preview", "good", "--out", "$DATA/fifo.ts"}, 6, {"fifo.ts", "no regular file"}},
+      {"PreviewIntoAFolder", "", "", {"preview", "good", "--out", "$DATA/empty"}, 6, {"empty", "no regular file"}},
       {"ImageSizeOfOne", "", "", ReadGood({"--image-size", "1"}), 2, {"image_size", "1"}},
       {"ImageLargerThanTheSeries", "", "", ReadGood({"--image-size", "21"}), 2, {"image_size", "20"}},
       {"SampleRangeTooWide", "", "", ReadGood({"--sample-range", "-1,1.5"}), 2, {"sample_range"}},
@@ -297,6 +304,24 @@ TEST_F(BadStartTest, UnknownOption_IsUsage) {
   const ProgramResult result = RunProgram({Program("stokerd"), "--colour", "red"});
   EXPECT_EQ(result.exit_code, 2);
   EXPECT_THAT(result.err, HasSubstr("--colour"));
+}
+
+TEST_F(BadStartTest, DefaultSocketInADirectoryOfAnotherUser_IsRefused_ByClientsToo) {
+  if (::geteuid() != 0) GTEST_SKIP() << "needs root, to become another user";
+  constexpr uid_t kNobody = 65534;
+  const std::string directory = absl::StrCat("/tmp/stoker-", kNobody);
+  if (std::filesystem::exists(directory)) GTEST_SKIP() << directory << " is there";
+  ASSERT_EQ(::mkdir(directory.c_str(), 0777), 0);
+  const absl::Cleanup remove = [&directory] { ::rmdir(directory.c_str()); };
+  const RunningProgram::Options options = {.uid = kNobody, .environment = {"XDG_RUNTIME_DIR=", "STOKER_ADDRESS="}};
+  const std::vector<std::vector<std::string>> commands = {{Program("stokerd"), "--arena-bytes", "16MiB"},
+                                                          {Program("stokerctl"), "health"}};
+  for (const std::vector<std::string>& command : commands) {
+    const ProgramResult result = RunningProgram(command, options).Wait();
+    EXPECT_EQ(result.exit_code, 6) << result.err;
+    EXPECT_THAT(result.err, HasSubstr(directory + ": is not yours alone"));
+  }
+  EXPECT_TRUE(std::filesystem::is_empty(directory));
 }
 
 TEST_F(BadStartTest, FileWhereTheSocketShallBe_IsNamedAndLeftAlone) {

@@ -2,6 +2,8 @@
 // The main job: a file in, batches out, through daemon, workers and client library.
 #include <algorithm>
 #include <cmath>
+#include <csignal>
+#include <filesystem>
 #include <set>
 
 #include "absl/strings/str_cat.h"
@@ -474,6 +476,36 @@ TEST_F(MainJobTest, SeriesAndStatistics_ComeBesideTheImages) {
       EXPECT_FLOAT_EQ(of_channel[4], static_cast<float>(values[10]));
     }
   }
+}
+
+TEST_F(MainJobTest, ReadThatIsInterrupted_SaysHowFarItCame) {
+  ASSERT_NO_FATAL_FAILURE(StartDaemon());
+  IngestSamples("walks", MakeSamples(12, 1, 20));
+  for (const int signal : {SIGINT, SIGTERM}) {
+    testing::RunningProgram reader({testing::Program("stokerctl"), "--socket", daemon().address(), "--json", "read",
+                                    "walks", "--epochs", "0", "--batch-size", "4", "--out", dir().File("out")});
+    ASSERT_TRUE(
+        testing::Eventually([&] { return std::filesystem::exists(dir().File("out/epoch-1-step-2.safetensors")); }));
+    reader.Kill(signal);
+    const testing::ProgramResult result = reader.Wait();
+    EXPECT_EQ(result.signal, signal);
+    EXPECT_THAT(result.out, HasSubstr("\"next\":\""));
+    for (const auto& file : std::filesystem::directory_iterator(dir().File("out"))) {
+      EXPECT_EQ(file.path().extension(), ".safetensors") << file.path();
+    }
+    std::filesystem::remove_all(dir().File("out"));
+  }
+}
+
+TEST_F(MainJobTest, BatchThatCannotBeWritten_IsTheOneThatTheErrorNames) {
+  ASSERT_NO_FATAL_FAILURE(StartDaemon());
+  IngestSamples("walks", MakeSamples(12, 1, 20));
+  std::filesystem::create_directories(dir().File("out/epoch-0-step-1.safetensors"));  // where a file shall be
+  const testing::ProgramResult result =
+      testing::RunProgram({testing::Program("stokerctl"), "--socket", daemon().address(), "read", "walks",
+                           "--batch-size", "4", "--out", dir().File("out")});
+  EXPECT_EQ(result.exit_code, 6) << result.err;
+  EXPECT_THAT(result.err, HasSubstr("read walks at 0:1: "));
 }
 
 }  // namespace

@@ -93,7 +93,7 @@ TEST(ReadFile, FileWithoutASize_IsReadToItsEnd) {
 
 TEST(ReadFile, Folder_IsAnErrorThatNamesIt) {
   TempDir dir;
-  EXPECT_THAT(ReadFile(dir.path(), kLimit), StatusIs(absl::StatusCode::kInternal, HasSubstr(dir.path())));
+  EXPECT_THAT(ReadFile(dir.path(), kLimit), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr(dir.path())));
 }
 
 TEST(WriteAll, FullDevice_IsResourceExhausted) {
@@ -179,7 +179,7 @@ TEST(WriteFileAtomically, TargetIsAFolder_LeavesNoTemporaryFile) {
   TempDir dir;
   std::filesystem::create_directory(dir.File("a"));
   EXPECT_THAT(WriteFileAtomically(dir.File("a"), "text"),
-              StatusIs(absl::StatusCode::kInternal, HasSubstr("rename to: " + dir.File("a"))));
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("rename to: " + dir.File("a"))));
   EXPECT_THAT(NamesIn(dir.path()), ElementsAre("a"));
 }
 

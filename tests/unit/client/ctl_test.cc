@@ -99,6 +99,14 @@ TEST_F(CtlTest, UsageErrors_AreOneLineAndExit2) {
   EXPECT_EQ(err_, "stokerctl ingest: --cutoff: 0 is not a number above 0; see stokerctl ingest --help\n");
 }
 
+TEST_F(CtlTest, OutputThatCannotBeWritten_IsAnError) {
+  std::ostream full(nullptr);
+  std::ostringstream err;
+  const std::string socket = dir_.File("stoker.sock");
+  EXPECT_EQ(ctl::Run({"--socket", socket, "--json", "status"}, full, err, false, false), 5);
+  EXPECT_THAT(err.str(), HasSubstr("the output could not be written"));
+}
+
 TEST_F(CtlTest, WithoutADaemon_EveryCommandExits3) {
   for (const std::vector<std::string>& words : std::vector<std::vector<std::string>>{{"health"},
                                                                                      {"status"},
