@@ -171,4 +171,9 @@ absl::StatusOr<v1::Recipe> CompleteGraph(const v1::Recipe& recipe, const v1::Sto
   return result;
 }
 
+bool IsGraphTensor(absl::string_view name) {
+  return std::any_of(std::begin(kTensors), std::end(kTensors),
+                     [name](const Known& known) { return known.name == name; });
+}
+
 }  // namespace stoker::batch

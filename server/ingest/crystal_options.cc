@@ -8,6 +8,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "server/batch/graph_recipe.h"
 #include "server/ingest/source.h"
 #include "server/ingest/text.h"
 #include "shared/base/status_macros.h"
@@ -77,6 +78,10 @@ absl::Status CompleteSidecars(absl::Span<const std::string> roots, Crystal* crys
     }
     if (!names.insert(sidecar.name()).second) {
       return BadOption("sidecar (--sidecar)", absl::StrCat(Quoted(sidecar.name()), " is there twice"));
+    }
+    if (batch::IsGraphTensor(sidecar.name())) {
+      return BadOption("sidecar (--sidecar)",
+                       absl::StrCat(Quoted(sidecar.name()), " is a tensor of batches of graphs; choose another name"));
     }
     STOKER_ASSIGN_OR_RETURN(std::string resolved, CheckRoots(sidecar.path(), roots));
     const std::string extension = absl::AsciiStrToLower(std::filesystem::path(resolved).extension().string());

@@ -74,7 +74,9 @@ absl::Status CrystalShard::AddTargets(const Structure& structure, absl::string_v
                    "give each structure the same targets");
   }
   for (const double value : structure.targets) {
-    if (std::isinf(value)) return BadData(place, "wrong target: it is infinite", "replace the value, or write 'na'");
+    if (!std::isinf(static_cast<float>(value))) continue;
+    return BadData(place, std::isinf(value) ? "wrong target: it is infinite" : "wrong target: it is beyond float32",
+                   "replace the value, or write 'na'");
   }
   Append<double>(structure.targets, &target_);
   return absl::OkStatus();
