@@ -57,7 +57,7 @@ struct Column {
 };
 
 absl::Status DoesNotFit(absl::string_view why) {
-  return absl::DataLossError(absl::StrCat(why, "; ingest the source again"));
+  return absl::DataLossError(absl::StrCat(why, "; drop the data set and ingest the source again"));
 }
 
 // The loops over edges have no branches that depend on them, so that the compiler takes several at a time.

@@ -13,6 +13,7 @@ namespace {
 constexpr size_t kTasksInHand = 2;
 constexpr absl::Duration kFirstBackoff = absl::Milliseconds(50);
 constexpr absl::Duration kLongestBackoff = absl::Seconds(5);
+constexpr int kStartsThatFail = 3;  // in a row: it is said
 
 }  // namespace
 
@@ -57,6 +58,7 @@ void WorkerPool::StartWorker(Slot* slot) {
   auto process = WorkerProcess::Start(options_.program, options_.nice);
   if (!process.ok()) {
     options_.warn(process.status().message());
+    last_end_ = std::string(process.status().message());
     StartLater(slot);
     return;
   }
@@ -175,6 +177,7 @@ void WorkerPool::Fail(Slot* slot, absl::string_view why) {
   std::string how = slot->process->Kill();
   if (!why.empty()) how = absl::StrCat(how, ", because ", why);
   options_.warn(absl::StrCat("worker ", pid, " (", options_.role, ") ended: ", how));
+  last_end_ = how;
   slot->process.reset();
   slot->ready = false;
   slot->streams.clear();
@@ -231,6 +234,12 @@ void WorkerPool::FillStatus(v1::StatusReply* status) const {
     worker->set_busy_seconds(absl::ToDoubleSeconds(slot->busy));
     worker->set_role(options_.role);
   }
+  const auto fails = [](const std::unique_ptr<Slot>& slot) {
+    return !slot->ready && slot->failed_starts >= kStartsThatFail;
+  };
+  if (slots_.empty() || !std::all_of(slots_.begin(), slots_.end(), fails)) return;
+  status->add_notices(absl::StrCat("no worker for ", options_.role, " lives long enough to work, nothing is made: ",
+                                   options_.program, ": ", last_end_, "; is it of this version, and allowed to run?"));
 }
 
 }  // namespace stoker::workers

@@ -100,6 +100,7 @@ class WorkerPool {
   TaskSource* const source_;
   bool started_ = false;
   std::vector<std::unique_ptr<Slot>> slots_;
+  std::string last_end_;  // how the last worker ended that did
   struct SegmentFd {
     int fd;
     uint64_t size_bytes;

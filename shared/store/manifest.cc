@@ -30,7 +30,8 @@ absl::Status CheckShards(const std::string& path, const v1::StoreManifest& manif
 }  // namespace
 
 absl::Status Damaged(absl::string_view path, absl::string_view why) {
-  return absl::DataLossError(absl::StrCat("reading ", path, ": ", why, "; ingest the source again"));
+  return absl::DataLossError(
+      absl::StrCat("reading ", path, ": ", why, "; drop the data set and ingest the source again"));
 }
 
 absl::StatusOr<v1::StoreManifest> ReadManifest(const std::string& path) {

@@ -24,7 +24,7 @@ absl::Status WriteManifest(const std::string& path, const v1::StoreManifest& man
 // A shard of a store; DataLoss when it is not as long as the manifest says.
 absl::StatusOr<SafetensorsFile> OpenShardFile(const std::string& store_dir, const v1::ShardInfo& info);
 
-// DataLoss: "reading <path>: <why>; ingest the source again".
+// DataLoss: "reading <path>: <why>; drop the data set and ingest the source again".
 absl::Status Damaged(absl::string_view path, absl::string_view why);
 
 }  // namespace stoker::store

@@ -225,6 +225,7 @@ TEST_F(WorkerPoolTest, ProgramThatCannotRun_IsTriedAgainAndTasksStayWithTheirSou
   Put(1, "fine");
   EXPECT_THAT(AwaitWarnings(3), ::testing::Each(HasSubstr("exit status 1")));
   EXPECT_THAT(script_.Await(0), IsEmpty());
+  EXPECT_THAT(Status().notices(), ElementsAre(::testing::AllOf(HasSubstr("/bin/false"), HasSubstr("exit status 1"))));
 }
 
 TEST_F(WorkerPoolTest, SegmentsAndStreams_ReachEachWorkerOnceAndItsReplacement) {
