@@ -69,7 +69,7 @@ struct Session {
   bool announce = false;                      // batches are lent while they are being made
   // The last of the leases, from the first on whose batch is not sealed yet.
   std::deque<std::pair<LeaseId, Batch*>> announced;
-  uint64_t passed_over = 0;  // batches of others that found room while this waits for it
+  uint64_t passed_over = 0;     // batches of others that found room while this waits for it
   bool told_of_others = false;  // that wait for room
   uint64_t delivered = 0;
   absl::Time opened;

@@ -77,7 +77,8 @@ class Model {
  public:
   explicit Model(uint64_t pages) : taken_(pages, false) {}
 
-  // The first page of a slot in the smallest run of free pages that holds `pages` from there on, the first among equals.
+  // The first page of a slot in the smallest run of free pages that holds `pages` from there on, the first among
+  // equals.
   std::optional<uint64_t> BestFit(uint64_t pages, uint64_t slot) const {
     std::optional<uint64_t> best;
     uint64_t best_length = 0;

@@ -460,9 +460,8 @@ void World::JudgeWaiting() {
   }
   if (neediest == nullptr) return;
   const uint64_t bytes = SourceOf(neediest->spec).BytesAt(neediest->next);
-  EXPECT_FALSE(
-      pool_.WouldFit(bytes, neediest->spec.source->full_batch_bytes(),
-                     [&](const ExtentRef& extent) { return !fillings_.at(KeyOf(extent)).leases.empty(); }))
+  EXPECT_FALSE(pool_.WouldFit(bytes, neediest->spec.source->full_batch_bytes(),
+                              [&](const ExtentRef& extent) { return !fillings_.at(KeyOf(extent)).leases.empty(); }))
       << "a session of stream " << neediest->spec.key << " waits for " << ToString(neediest->next)
       << ", nothing is being made, and there is room";
 }
