@@ -12,9 +12,8 @@
 //  - A session uses a copy from when it was told until it returns the lease that it asked with, and a copy is free when
 //    it is withdrawn and none of these leases is held. Of a session that ended it is not known whether its process
 //    still reads, as of one that the daemon failed: such a copy is lost, and its uploader takes other memory.
-//  - When the uploader's session ends, nobody else is told of its copies. Those who use one know by other means that
-//  the
-//    memory stays: the device's allocations are counted by the processes that map them.
+//  - When the uploader's session ends, nobody else is told of its copies. The memory stays for those who use one:
+//    the device's allocations are counted by the processes that map them.
 #pragma once
 
 #include <cstdint>

@@ -93,10 +93,16 @@ absl::StatusOr<SessionId> Scheduler::OpenSession(const StreamSpec& stream_spec, 
 void Scheduler::UpdateMayKeep() {
   absl::flat_hash_map<uint64_t, uint64_t> sessions;  // by the size of their slots
   for (const auto& [id, session] : sessions_) ++sessions[session->stream->slot_bytes()];
+  uint64_t bytes = 0;
+  for (const auto& [size, count] : sessions) bytes += size * count;
+  constexpr size_t kCounted = 64;  // sizes; of more slots are estimated, at least as many
+  const bool counted = sessions.size() <= kCounted;
   may_keep_ = std::numeric_limits<uint64_t>::max();
   for (const auto& [slot, waiting] : sessions) {
-    uint64_t taken = 0;  // slots, by one batch of each session
-    for (const auto& [size, count] : sessions) taken += count * MostSlots(slot, size);
+    uint64_t taken = counted ? 0 : bytes / slot + 2 * sessions_.size();  // slots, by one batch of each session
+    if (counted) {
+      for (const auto& [size, count] : sessions) taken += count * MostSlots(slot, size);
+    }
     may_keep_ = std::min(may_keep_, (std::max<uint64_t>(pool_->RoomFor(slot), 1) - 1) / taken);
   }
 }

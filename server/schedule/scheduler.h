@@ -24,9 +24,8 @@
 //    always finds room that leases leave, and nobody waits for a batch that waits for him.
 //  - Whether a client reads what it was lent, or keeps it while it waits for more, cannot be told. So each is told how
 //    many it may keep: with so many kept by every session there is room for one batch more, and somebody goes on.
-//  - Nor can be told whether a client still reads. It is told, once, when another session waits for room, and gives
-//  back
-//    what it has read ahead when nobody asks for that.
+//  - Nor can be told whether a client still reads. It is told, once, when another session waits for room, and then
+//    gives back what it has read ahead when nobody asks for that.
 //  - A part whose worker died is made again sample by sample; a sample whose worker dies again fails its batch.
 #pragma once
 

@@ -260,11 +260,11 @@ TEST_F(SeekTest, WhenOthersWantRoom_WhoPausesAsUsualKeepsWhatWasReadAhead) {
   ASSERT_OK_AND_ASSIGN(Loader loader, Open());
   EXPECT_EQ(NextOf(loader), "0:0");
   for (const char* expected : {"0:1", "0:2"}) {
-    absl::SleepFor(absl::Milliseconds(150));
+    absl::SleepFor(absl::Milliseconds(250));
     EXPECT_EQ(NextOf(loader), expected);
   }
   daemon_->TellRoomIsWanted();
-  absl::SleepFor(absl::Milliseconds(150));
+  absl::SleepFor(absl::Milliseconds(120));  // more than the least, far less than twice the pause
   EXPECT_EQ(NextOf(loader), "0:3");
   EXPECT_EQ(daemon_->seeks(), 0u);
 }

@@ -129,14 +129,14 @@ TEST_F(FaultTest, RegistrationThatFails_TakesTheRing) {
 TEST_F(FaultTest, ConsumerThatTakesLongerThanADeviceMay_IsWaitedFor) {
   const std::shared_ptr<HostRuntime> runtime = HostRuntime::Create({.bus_bytes_per_second = 10 << 20});
   ASSERT_OK_AND_ASSIGN(const OwnedQueue queue, OwnQueue(*runtime));
-  constexpr uint64_t kBytes = 5 << 20;  // half a second
+  constexpr uint64_t kBytes = 10 << 20;  // a second
   ASSERT_OK_AND_ASSIGN(const PinnedMemory pinned, Own<PinnedMemory>(*runtime, runtime->AllocateHost(kBytes)));
   ASSERT_OK_AND_ASSIGN(const DeviceMemory memory, Own<DeviceMemory>(*runtime, runtime->Allocate(kBytes)));
   for (const StagingMode mode : {StagingMode::kRing, StagingMode::kRegistered}) {
     MemorySource source(NumberedBatches(kSteps));
     ASSERT_OK_AND_ASSIGN(
         const auto assembler,
-        Assembler::Open(runtime, source.Source(), {.staging = mode, .device_timeout = absl::Milliseconds(100)}));
+        Assembler::Open(runtime, source.Source(), {.staging = mode, .device_timeout = absl::Milliseconds(400)}));
     for (int step = 0; step < kSteps / 2; ++step) {
       ASSERT_OK_AND_ASSIGN(const std::optional<DeviceBatch> batch, assembler->Next(queue.get(), absl::Seconds(30)));
       ASSERT_TRUE(batch.has_value());

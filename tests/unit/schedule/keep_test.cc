@@ -61,6 +61,16 @@ TEST(KeepTest, SizesThatDoNotDivideEachOther_CountWithThePlacesTheyMayTouch) {
   EXPECT_EQ(MayKeep(world, a), 1u);  // 6 places for b: 1 of b, 2 that one of a touches; 8 for a: 1 and 2
 }
 
+TEST(KeepTest, ManySizes_AreEstimated_NotTooLow) {
+  World world({.pages = {100000}, .judge_waiting = false});
+  SessionId last = 0;
+  for (uint64_t pages = 1; pages <= 80; ++pages) {
+    last = world.Open(world.Add({.key = absl::StrCat("stream ", pages), .steps = 9, .pages = pages}));
+  }
+  // 1250 places for the largest; the 3240 pages that one of each takes touch at most 3240 / 80 + 2 x 80 of them.
+  EXPECT_EQ(MayKeep(world, last), 1249u / 200);
+}
+
 TEST(KeepTest, SegmentsWithRestsThatFitNoBatch_CountWithoutThem) {
   World world({.pages = {5, 5}});
   const SessionId a = world.Open(world.Add({.key = "a", .steps = 9, .pages = 3}));
