@@ -77,7 +77,9 @@ def test_a_restart_in_the_middle_changes_nothing(own_daemon: Daemon, expected, h
 
 def test_no_daemon_comes_back(own_daemon: Daemon):
     client = stoker.connect(own_daemon.socket)
-    loader = stoker.Loader("numbers", RECIPE, client=client, batch_size=8, reconnect_timeout=0.2, rank=0, world_size=1)
+    options = {"batch_size": 8, "reconnect_timeout": 0.2, "rank": 0, "world_size": 1}
+    # One batch ahead: of an epoch that is here as a whole nobody would miss the daemon.
+    loader = stoker.Loader("numbers", RECIPE, client=client, prefetch_factor=1, **options)
     iterator = iter(loader)
     next(iterator)
     own_daemon.kill()
