@@ -38,7 +38,7 @@ struct Totals {
   std::string next;  // position after the last batch that was read and written
 };
 
-// SIGINT or SIGTERM: the batch at hand is finished, and what was read is told.
+// SIGINT, SIGTERM or SIGHUP: the batch at hand is finished, and what was read is told.
 volatile std::sig_atomic_t interrupted = 0;
 
 void HandleInterrupts() {

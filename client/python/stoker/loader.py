@@ -72,8 +72,8 @@ class Loader(Generic[T]):
         tail: instead of ``drop_last``: ``"keep"`` (default: every sample exactly once; the last batch of each rank is
             smaller and may be empty), ``"drop"``, ``"pad"`` (filled up from the start of the epoch).
         prefetch_factor: batches that are asked for ahead; default: 8, of small ones up to 32, less where
-            they are large for the arena. Who asks for none for five seconds gives them back for others' use; where nobody
-            needed their room they are there again at once.
+            they are large for the arena. Who asks for none for five seconds, or a moment if others wait for room, gives
+            them back for others' use; where nobody needed their room they are there again at once.
         transform: a function of the :class:`Batch`; the iterator yields what it returns, such as
             ``stoker.torch_geometric.to_batch``.
         pin_memory: yield :meth:`Batch.pin_memory`, where there is a GPU.
